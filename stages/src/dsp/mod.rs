@@ -1,0 +1,1 @@
+//! Signal processing: resampling, windows, short-time spectra, mel, patches.

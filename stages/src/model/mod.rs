@@ -1,0 +1,1 @@
+//! The Conformer and its parts, in candle.

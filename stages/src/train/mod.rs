@@ -1,0 +1,1 @@
+//! Loss, optimiser, schedule, checkpoints: everything that changes weights.
