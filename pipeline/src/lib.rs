@@ -1,3 +1,4 @@
 //! x
 
+pub mod cache;
 pub mod catalogue;
