@@ -4,10 +4,11 @@
 //! [`Stage`](crate::Stage), and its operator), add its `mod` line and its line in [`registry`]. Nothing else.
 
 pub mod files;
+pub mod parquet;
 
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
 pub fn registry() -> Registry {
-    Registry::default().with::<files::Files>()
+    Registry::default().with::<files::Files>().with::<parquet::Parquet>()
 }
