@@ -90,10 +90,9 @@ fn child_that_fills_the_cache() {
                 continue;
             }
             let mut writer = store.writer(key).expect("writer");
-            writer.begin_track(TrackId(shard as u64));
             writer.write(&rows(shard, generation)).expect("write");
             writer.end_track(true).expect("end");
-            writer.commit(Vec::new()).expect("commit");
+            writer.commit(&[]).expect("commit");
         }
         store.sweep(&keys).expect("sweep");
     }

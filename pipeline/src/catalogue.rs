@@ -24,7 +24,7 @@ pub struct Shard {
     /// The leading bits that the ids of its tracks have in common: `s-0110`, or `s-all` for a corpus of one shard.
     pub name: String,
     /// In the order of their ids.
-    pub entries: Vec<Entry>,
+    pub tracks: Vec<Entry>,
 }
 
 /// A track, as the sources list it.
@@ -81,15 +81,26 @@ impl Catalogue {
                 slots[index] = Some(recording);
             }
         }
-        let entries = tracks.into_iter().map(|(track_id, recordings)| Entry { track_id, recordings }).collect();
+        let tracks = tracks.into_iter().map(|(track_id, recordings)| Entry { track_id, recordings }).collect();
         let mut shards = Vec::new();
-        split(entries, 0, size, &mut shards);
+        split(tracks, 0, size, &mut shards);
         Ok(Self { sources: names, shards })
+    }
+
+    /// Keeps only the first tracks, in the order of the shards: all but the last of the shards that are left are what
+    /// they are in the whole corpus, and so are their caches.
+    pub fn limit(&mut self, tracks: usize) {
+        let mut left = tracks;
+        for shard in &mut self.shards {
+            shard.tracks.truncate(left);
+            left -= shard.tracks.len();
+        }
+        self.shards.retain(|shard| !shard.tracks.is_empty());
     }
 
     /// Number of tracks.
     pub fn tracks(&self) -> usize {
-        self.shards.iter().map(|shard| shard.entries.len()).sum()
+        self.shards.iter().map(|shard| shard.tracks.len()).sum()
     }
 
     /// Place of a source in [`Entry::recordings`].
@@ -103,7 +114,7 @@ impl Shard {
     /// used again as long as this stays the same.
     pub fn key(&self, sources: &[usize]) -> ShardKey {
         let mut hasher = blake3::Hasher::new();
-        for entry in &self.entries {
+        for entry in &self.tracks {
             for (slot, &source) in (0u64..).zip(sources) {
                 // A track that a source does not know leaves no trace: it is the business of the others.
                 let Some(recording) = &entry.recordings[source] else { continue };
@@ -129,18 +140,18 @@ impl ShardSize {
     }
 }
 
-/// `entries` are sorted and have the first `depth` bits of their ids in common.
-fn split(mut entries: Vec<Entry>, depth: u32, size: ShardSize, shards: &mut Vec<Shard>) {
-    if entries.is_empty() {
+/// `tracks` are sorted and have the first `depth` bits of their ids in common.
+fn split(mut tracks: Vec<Entry>, depth: u32, size: ShardSize, shards: &mut Vec<Shard>) {
+    if tracks.is_empty() {
         return;
     }
-    if entries.len() <= size.at_depth(depth) || depth == u64::BITS {
-        shards.push(Shard { name: name(entries[0].track_id, depth), entries });
+    if tracks.len() <= size.at_depth(depth) || depth == u64::BITS {
+        shards.push(Shard { name: name(tracks[0].track_id, depth), tracks });
         return;
     }
     let bit = 1 << (u64::BITS - 1 - depth);
-    let ones = entries.split_off(entries.partition_point(|entry| entry.track_id.0 & bit == 0));
-    split(entries, depth + 1, size, shards);
+    let ones = tracks.split_off(tracks.partition_point(|track| track.track_id.0 & bit == 0));
+    split(tracks, depth + 1, size, shards);
     split(ones, depth + 1, size, shards);
 }
 
@@ -171,10 +182,16 @@ mod tests {
         catalogue.shards.iter().map(|shard| shard.key(&[0])).collect()
     }
 
+    fn corpora() -> impl Strategy<Value = Vec<String>> {
+        let names = prop::collection::hash_set(0u32..100_000, 1..300);
+        names.prop_map(|names| names.into_iter().map(|name| name.to_string()).collect())
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
-        fn shards_depend_on_the_set_of_tracks_only(mut names in prop::collection::hash_set("[a-z]{3}", 1..300)
-            .prop_map(|names| names.into_iter().collect::<Vec<_>>()), turn in 0usize..300) {
+        fn shards_depend_on_the_set_of_tracks_only(mut names in corpora(), turn in 0usize..300) {
             let straight = catalogue(names.iter().cloned(), ShardSize::Auto);
             let middle = turn % names.len();
             names.rotate_left(middle);
@@ -183,7 +200,7 @@ mod tests {
         }
 
         #[test]
-        fn a_track_more_touches_one_shard(names in prop::collection::hash_set("[a-z]{3}", 1..300), auto: bool) {
+        fn a_track_more_touches_one_shard(names in corpora(), auto: bool) {
             let size = if auto { ShardSize::Auto } else { ShardSize::Tracks(3) };
             let before = keys(&catalogue(names.iter().cloned(), size));
             let after = catalogue(names.into_iter().chain(["newcomer".to_owned()]), size);
@@ -193,8 +210,8 @@ mod tests {
             prop_assert!(gone <= 1);
             // The shard that took it in, or the parts into which that had to be split.
             let prefix = fresh.iter().map(|shard| shard.name.len()).min().expect("the newcomer is somewhere");
-            prop_assert!(fresh.iter().all(|shard| shard.entries.len() <= 256 && shard.name.len() >= prefix));
-            let tracks: usize = fresh.iter().map(|shard| shard.entries.len()).sum();
+            prop_assert!(fresh.iter().all(|shard| shard.tracks.len() <= 256 && shard.name.len() >= prefix));
+            let tracks: usize = fresh.iter().map(|shard| shard.tracks.len()).sum();
             prop_assert!(tracks <= 257);
         }
     }
@@ -203,7 +220,7 @@ mod tests {
     fn small_corpora_get_small_shards_and_large_ones_full_shards() {
         let sizes = |n: u32| -> (usize, usize) {
             let catalogue = catalogue((0..n).map(|i| i.to_string()), ShardSize::Auto);
-            let largest = catalogue.shards.iter().map(|shard| shard.entries.len()).max().expect("shards");
+            let largest = catalogue.shards.iter().map(|shard| shard.tracks.len()).max().expect("shards");
             (catalogue.shards.len(), largest)
         };
         assert_eq!(sizes(4), (1, 4));
@@ -218,11 +235,25 @@ mod tests {
         let catalogue = catalogue((0..40).map(|i| i.to_string()), ShardSize::Tracks(5));
         for shard in &catalogue.shards {
             let bits = shard.name.strip_prefix("s-").expect("prefix");
-            assert!(shard.entries.iter().all(|entry| format!("{:064b}", entry.track_id.0).starts_with(bits)));
-            assert!(shard.entries.is_sorted_by_key(|entry| entry.track_id));
+            assert!(shard.tracks.iter().all(|entry| format!("{:064b}", entry.track_id.0).starts_with(bits)));
+            assert!(shard.tracks.is_sorted_by_key(|entry| entry.track_id));
         }
         assert!(catalogue.shards.is_sorted_by(|a, b| a.name < b.name));
         assert_eq!(catalogue.tracks(), 40);
+    }
+
+    #[test]
+    fn a_limit_leaves_whole_shards_as_they_are() {
+        let whole = catalogue((0..100).map(|i| i.to_string()), ShardSize::Auto);
+        let mut some = whole.clone();
+        some.limit(50);
+        assert_eq!(some.tracks(), 50);
+        let (last, first) =
+            keys(&some).split_last().map(|(last, first)| (last.clone(), first.to_vec())).expect("shards");
+        assert!(first.iter().all(|key| keys(&whole).contains(key)) && first.len() > 2);
+        assert!(!keys(&whole).contains(&last));
+        some.limit(0);
+        assert_eq!(some.shards, []);
     }
 
     #[test]
@@ -248,7 +279,7 @@ mod tests {
         let catalogue = Catalogue::new(sources, ShardSize::Auto).expect("distinct");
         assert_eq!(catalogue.source("b"), Some(1));
         let mut pairs: Vec<_> = catalogue.shards[0]
-            .entries
+            .tracks
             .iter()
             .map(|entry| (entry.recordings[0].is_some(), entry.recordings[1].is_some()))
             .collect();

@@ -59,11 +59,10 @@ fn key(shard: &str, hash: u8) -> ShardKey {
 fn write(store: &Store, shard: &ShardKey, tracks: &[u64]) -> Commit {
     let mut writer = store.writer(shard).expect("writer");
     for &track in tracks {
-        writer.begin_track(TrackId(track));
         writer.write(&tokens(track, 3)).expect("write");
         writer.end_track(true).expect("end");
     }
-    writer.commit(Vec::new()).expect("commit")
+    writer.commit(&[]).expect("commit")
 }
 
 /// Names in the folder of the node, of files with data or records.
@@ -87,7 +86,6 @@ fn what_was_written_is_read_track_by_track() {
 
     let mut writer = store.writer(&shard).expect("writer");
     for (track, ok) in [(3, true), (5, false), (7, true)] {
-        writer.begin_track(TrackId(track));
         writer.write(&tokens(track, 2)).expect("write");
         writer.write(&tokens(track, 4).slice(2, 2)).expect("write");
         writer.end_track(ok).expect("end");
@@ -100,7 +98,7 @@ fn what_was_written_is_read_track_by_track() {
         class: "truncated".to_owned(),
         message: "ends early".to_owned(),
     };
-    let commit = writer.commit(vec![reject]).expect("commit");
+    let commit = writer.commit(&[reject]).expect("commit");
 
     assert_eq!((commit.rows, commit.tracks, commit.rejects.len()), (8, 2, 1));
     assert_eq!(store.committed(&shard).expect("look"), Some(commit.clone()));
@@ -136,7 +134,6 @@ fn a_writer_that_is_dropped_leaves_nothing() {
     let cache = tempfile::tempdir().expect("folder");
     let store = open(cache.path(), "a").expect("open");
     let mut writer = store.writer(&key("s-all", 1)).expect("writer");
-    writer.begin_track(TrackId(1));
     writer.write(&tokens(1, 2)).expect("write");
     assert_eq!(files(&store).len(), 1);
     drop(writer);
@@ -186,7 +183,6 @@ fn rows_of_another_schema_are_neither_written_nor_trusted() {
     assert_eq!(other.committed(&key("s-all", 1)).expect("look"), None);
     assert!(other.reader(&commit).is_err());
     let mut writer = store.writer(&key("s-all", 2)).expect("writer");
-    writer.begin_track(TrackId(1));
     let renamed = RecordBatch::try_new(tokens_schema(1024), tokens(1, 1).columns().to_vec()).expect("batch");
     assert!(writer.write(&renamed).expect_err("schema").to_string().starts_with("node `tokens`: expected rows of"));
 }
@@ -259,11 +255,10 @@ fn row_groups_end_with_tracks_and_stay_small() {
     let store = Store::open(cache.path(), &node("feedfeedfeed"), &schema, "a").expect("open");
     let mut writer = store.writer(&key("s-all", 1)).expect("writer");
     for (track, batches) in [(1, 2), (2, 9), (3, 1), (4, 50)] {
-        writer.begin_track(TrackId(track));
         (0..batches).for_each(|_| writer.write(&rows(track, 2)).expect("write"));
         writer.end_track(true).expect("end");
     }
-    let commit = writer.commit(Vec::new()).expect("commit");
+    let commit = writer.commit(&[]).expect("commit");
     let reader = store.reader(&commit).expect("reader");
     let groups: Vec<i64> = reader.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
     // 0.77 MB a batch of two rows: tracks 1 and 2 reach 4 MiB together; track 4 fills 32 MiB and goes on.

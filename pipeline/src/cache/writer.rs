@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use omar_schemas::TrackId;
 use omar_stages::storage::{Commit, Node, PROVENANCE_KEY, RejectRecord, ShardKey, StorageError};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
@@ -36,7 +35,7 @@ pub struct ShardWriter {
     file_name: String,
     temporary: Temporary,
     writer: ArrowWriter<Hashed>,
-    track: Option<(TrackId, Vec<RecordBatch>)>,
+    track: Vec<RecordBatch>,
     group: Group,
     rows: u64,
     tracks: u64,
@@ -66,50 +65,34 @@ impl ShardWriter {
             file_name,
             temporary,
             writer,
-            track: None,
+            track: Vec::new(),
             group: Group::default(),
             rows: 0,
             tracks: 0,
         })
     }
 
-    /// The rows that follow belong to this track.
-    ///
-    /// # Panics
-    /// When the track before it has not ended.
-    pub fn begin_track(&mut self, track: TrackId) {
-        assert!(self.track.is_none(), "tracks are written one after the other");
-        self.track = Some((track, Vec::new()));
-    }
-
-    /// Adds rows to the track. They stay in memory until it ends.
+    /// Adds rows to the current track. They stay in memory until it ends.
     ///
     /// # Errors
     /// When they are not of the store's schema.
-    ///
-    /// # Panics
-    /// When no track has begun.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), CacheError> {
         if !Arc::ptr_eq(&self.schema, batch.schema_ref()) && self.schema != *batch.schema_ref() {
             let message = format!("expected rows of {}, found {}", self.schema, batch.schema_ref());
             return Err(CacheError::Rows { node: self.node.clone(), message });
         }
-        let (_, batches) = self.track.as_mut().expect("rows belong to a track that has begun");
         if batch.num_rows() > 0 {
-            batches.push(batch.clone());
+            self.track.push(batch.clone());
         }
         Ok(())
     }
 
-    /// The track is complete. If it was rejected (`ok` is false), its rows are forgotten.
+    /// The track is complete, and the next one begins. If it was rejected (`ok` is false), its rows are forgotten.
     ///
     /// # Errors
     /// When writing fails.
-    ///
-    /// # Panics
-    /// When no track has begun.
     pub fn end_track(&mut self, ok: bool) -> Result<(), CacheError> {
-        let (_, batches) = self.track.take().expect("a track that ends has begun");
+        let batches = std::mem::take(&mut self.track);
         if !ok || batches.is_empty() {
             return Ok(());
         }
@@ -135,8 +118,11 @@ impl ShardWriter {
     ///
     /// # Errors
     /// When the file system refuses; the shard is then not committed.
-    pub fn commit(self, rejects: Vec<RejectRecord>) -> Result<Commit, CacheError> {
-        assert!(self.track.is_none(), "a shard is committed after its last track has ended");
+    ///
+    /// # Panics
+    /// When a track has not ended.
+    pub fn commit(self, rejects: &[RejectRecord]) -> Result<Commit, CacheError> {
+        assert!(self.track.is_empty(), "a shard is committed after its last track has ended");
         if let Some(commit) = standing(&self.folder, &self.schema, &self.shard)? {
             return Ok(commit);
         }
@@ -155,7 +141,7 @@ impl ShardWriter {
             bytes,
             blake3: hasher.finalize().to_hex().to_string(),
             tracks,
-            rejects,
+            rejects: rejects.to_vec(),
             created_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
             omar_flow: env!("CARGO_PKG_VERSION").to_owned(),
         };
