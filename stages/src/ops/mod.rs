@@ -3,9 +3,12 @@
 //! To add one: write `ops/<name>.rs` (a struct that implements [`StageKind`](crate::StageKind) and
 //! [`Stage`](crate::Stage), and its operator), add its `mod` line and its line in [`registry`]. Nothing else.
 
+pub mod files;
+pub mod parquet;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
 pub fn registry() -> Registry {
-    Registry::default()
+    Registry::default().with::<files::Files>().with::<parquet::Parquet>()
 }
