@@ -1,1 +1,3 @@
 //! Signal processing: resampling, windows, short-time spectra, mel, patches.
+
+pub mod resample;
