@@ -1,1 +1,42 @@
-//! x
+//! The nouns of omar-flow: what travels on the edges of a graph.
+//!
+//! An edge is a marker type that implements [`Edge`]. Its columns are Arrow columns; its constants (sample rate, bins,
+//! codebook size, ...) are its *spec* and ride in the Arrow schema's metadata, so that a parquet file keeps them and
+//! explains itself.
+//!
+//! | edge | one row is | made by | read by |
+//! |---|---|---|---|
+//! | [`Track`] | one recording | `files` | `decode` |
+//! | [`Audio`] | a block of consecutive samples of a track | `decode`, `resample` | `resample`, `crop` |
+//! | [`Crop`] | a window of fixed length | `crop` | `features` |
+//! | [`Features`] | the views (mel, waveform, ...) of a crop | `features` | `tokenize`, `pretrain` |
+//! | [`Tokens`] | the training targets of a crop | `tokenize` | `pretrain` |
+//! | [`Metrics`] | one logged training step | `pretrain` | people |
+//! | [`Reject`] | one recording that could not be used, and why | every stage | the quarantine |
+//!
+//! Every edge between [`Track`] and [`Tokens`] starts with the [`origin`] columns: which recording a row belongs to.
+
+mod audio;
+mod column;
+mod crop;
+mod edge;
+mod features;
+mod id;
+mod metrics;
+pub mod origin;
+mod reject;
+mod tokens;
+mod track;
+pub mod units;
+
+pub use audio::{Audio, AudioSpec};
+pub use column::{column, fixed_tensor, fixed_tensor_field, fixed_tensor_shape, fixed_values, list_values};
+pub use crop::{Crop, CropSpec};
+pub use edge::{Edge, SchemaError, edge_name};
+pub use features::{Features, FeaturesSpec, ViewSpec};
+pub use id::TrackId;
+pub use metrics::{Metrics, MetricsSpec};
+pub use origin::Origin;
+pub use reject::{Reject, RejectSpec};
+pub use tokens::{StreamSpec, Tokens, TokensSpec};
+pub use track::{Split, Track, TrackSpec};

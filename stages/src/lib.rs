@@ -1,13 +1,25 @@
 //! The verbs of omar-flow: every stage a graph can name, and the maths behind them.
 //!
 //! Two rings. The folders `codec`, `dsp`, `quantize`, `model` and `train` are pure: slices or candle tensors in and
-//! out, no Arrow, no files opened on their own account, no threads, no logging. The folder `ops` holds one file per
-//! stage kind, which unpacks columns, calls the maths, packs columns, and decides whether a failure rejects one track
-//! or ends the run. Nothing here knows timely: the dataflow is rendered by the `omar-flow` crate.
+//! out, no Arrow, no threads, no logging. The folder [`ops`] holds one file per stage kind, which unpacks columns,
+//! calls the maths, packs columns, and decides whether a failure rejects one track or ends the run. Nothing here knows
+//! timely: the dataflow is rendered by the `omar-flow` crate.
+//!
+//! To add a stage: one file in `ops/`, and its two lines in `ops/mod.rs`. The contract is in [`stage`].
 
 pub mod codec;
 pub mod dsp;
+pub mod error;
 pub mod model;
 pub mod ops;
 pub mod quantize;
+pub mod registry;
+pub mod seed;
+pub mod stage;
 pub mod train;
+
+pub use error::{At, BindError, Rejection, StageError};
+pub use registry::{Bound, ParamsError, Registered, Registry};
+pub use stage::{
+    Inputs, Operator, Output, Port, Position, Progress, Recording, Scope, Source, Stage, StageContext, StageKind,
+};

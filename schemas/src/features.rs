@@ -1,0 +1,58 @@
+//! Representations of crops.
+
+use arrow::datatypes::{DataType, Field};
+use serde::{Deserialize, Serialize};
+
+use crate::column::fixed_tensor_field;
+use crate::crop::crop_fields;
+use crate::edge::Edge;
+
+/// One row per crop: the crop's key columns, then one f32 column per view, named as the view, shape `(frames, bins)`.
+#[derive(Debug)]
+pub enum Features {}
+
+/// Constants of a [`Features`] edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeaturesSpec {
+    /// Rate of the audio in Hz.
+    pub sample_rate: u32,
+    /// Length of the crop in samples.
+    pub crop_samples: u32,
+    /// In column order.
+    pub views: Vec<ViewSpec>,
+}
+
+/// One representation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewSpec {
+    /// `mel`, `waveform`, ...: also the name of its column.
+    pub name: String,
+    /// Values per frame.
+    pub bins: u32,
+    /// Frames per crop.
+    pub frames: u32,
+    /// Samples from one frame to the next.
+    pub hop_len: u32,
+}
+
+impl ViewSpec {
+    /// Frames per second at a sample rate.
+    pub fn frame_rate(&self, sample_rate: u32) -> f64 {
+        f64::from(sample_rate) / f64::from(self.hop_len)
+    }
+}
+
+impl Edge for Features {
+    const NAME: &'static str = "features";
+    const VERSION: u16 = 1;
+    type Spec = FeaturesSpec;
+
+    fn fields(spec: &FeaturesSpec) -> Vec<Field> {
+        let mut fields = crop_fields();
+        for view in &spec.views {
+            let shape = [("frames", view.frames as usize), ("bins", view.bins as usize)];
+            fields.push(fixed_tensor_field(&view.name, DataType::Float32, &shape));
+        }
+        fields
+    }
+}

@@ -1,0 +1,48 @@
+//! What training logs.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use serde::{Deserialize, Serialize};
+
+use crate::edge::{Edge, required};
+
+/// One row per logged step.
+///
+/// Columns: `step`; `split` (`train` rows describe one minibatch, `valid` rows the held-out crops); `loss`, in nats;
+/// `accuracy` over masked tokens, 0..1; `stream_accuracy`, the same per stream; `lr`; `grad_norm` (null on `valid`);
+/// `crops`, training crops consumed so far; `elapsed_s` of training in this process.
+#[derive(Debug)]
+pub enum Metrics {}
+
+/// Constants of a [`Metrics`] edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsSpec {
+    /// Names of the streams, `view/codebook`.
+    pub streams: Vec<String>,
+    /// Steps until training is complete.
+    pub steps: u64,
+    /// Accuracy of guessing: 1 / codebook_size.
+    pub chance: f64,
+}
+
+impl Edge for Metrics {
+    const NAME: &'static str = "metrics";
+    const VERSION: u16 = 1;
+    type Spec = MetricsSpec;
+
+    fn fields(_: &MetricsSpec) -> Vec<Field> {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        vec![
+            required("step", DataType::UInt64),
+            required("split", DataType::Utf8),
+            required("loss", DataType::Float64),
+            required("accuracy", DataType::Float64),
+            required("stream_accuracy", DataType::List(item)),
+            required("lr", DataType::Float64),
+            Field::new("grad_norm", DataType::Float64, true),
+            required("crops", DataType::UInt64),
+            required("elapsed_s", DataType::Float64),
+        ]
+    }
+}

@@ -1,0 +1,242 @@
+//! The contract between a stage and whatever runs it.
+//!
+//! A stage kind is registered ([`StageKind`]), bound to a node of a graph ([`Stage`]: parameters and input edges have
+//! been checked, the output edge is known) and started ([`Operator`]: it has state and processes batches). What runs
+//! operators, a plain loop or timely, is not visible here.
+//!
+//! The three [`Scope`]s say how batches arrive:
+//! - a *source* lists recordings ([`Source`]); its operator is handed one recording at a time, like a track stage;
+//! - a *track* stage is handed the batches of one recording in order, then [`Operator::flush`], then the next
+//!   recording. It must be ready for it: nothing of a track survives its flush;
+//! - a *corpus* stage is handed all crops of all tracks, in an order that depends on the seed and the corpus only.
+//!
+//! A stage with several inputs gets them aligned: one batch per port, in port order, with the same crops in the same
+//! rows.
+
+use std::path::PathBuf;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use omar_schemas::{Edge, Split, TrackId};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::{BindError, Rejection, StageError};
+
+/// Index into [`StageKind::INPUTS`].
+pub type Port = usize;
+
+/// A kind of stage: what a file in `ops/` declares, and `ops/mod.rs` lists.
+pub trait StageKind: Stage + Sized + 'static {
+    /// As written after `stage:` in YAML.
+    const NAME: &'static str;
+    /// Bump when the same inputs and parameters give other output bytes: caches of the old version then miss.
+    const VERSION: u32;
+    /// One line for people, shown by `omar-flow stages`.
+    const SUMMARY: &'static str;
+    /// A node that uses it, in YAML (the value of the node, without its name).
+    const EXAMPLE: &'static str;
+    /// How batches arrive.
+    const SCOPE: Scope;
+    /// Names of the input ports. A stage with one port is written `from: node`, one with several
+    /// `from: {port: node, ...}`.
+    const INPUTS: &'static [&'static str];
+    /// Parameters: documented, with units, `deny_unknown_fields`, defaults by named functions.
+    type Params: Serialize + DeserializeOwned + JsonSchema;
+
+    /// Checks parameters against the input edges. Every refusal that needs no data happens here.
+    ///
+    /// Does no I/O and touches no device.
+    ///
+    /// # Errors
+    /// What does not fit, and how to mend it.
+    fn bind(params: Self::Params, inputs: &Inputs<'_>) -> Result<Self, BindError>;
+}
+
+/// How batches arrive at a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Lists recordings.
+    Source,
+    /// Works on one recording at a time.
+    Track,
+    /// Works on the corpus as a whole.
+    Corpus {
+        /// Wants pass after pass over the corpus until it answers [`Progress::Enough`].
+        repeats: bool,
+    },
+}
+
+/// A stage bound to a node: it knows its output edge and can be started.
+pub trait Stage: Send + Sync {
+    /// Schema of every batch it emits.
+    fn output(&self) -> SchemaRef;
+
+    /// A fresh operator. Called once for every thread of work, so tables that are costly to build belong in `self`.
+    ///
+    /// # Errors
+    /// When something the operator needs is missing.
+    fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError>;
+
+    /// The recordings, if this is a source.
+    fn source(&self) -> Option<&dyn Source> {
+        None
+    }
+
+    /// Files whose content decides the output (weights, codebooks): they must exist, and their hash is part of the
+    /// fingerprint.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+/// A node while it runs.
+pub trait Operator: Send {
+    /// Takes a batch.
+    ///
+    /// # Errors
+    /// Only what must end the run. What is wrong with one recording goes to [`Output::reject`].
+    fn push(&mut self, port: Port, batch: &RecordBatch, out: &mut dyn Output) -> Result<Progress, StageError>;
+
+    /// Continues after [`Progress::Pending`]: emits a little more and returns, so that a long recording never stands
+    /// in memory as a whole.
+    ///
+    /// # Errors
+    /// As [`Operator::push`].
+    fn resume(&mut self, _out: &mut dyn Output) -> Result<Progress, StageError> {
+        Ok(Progress::Idle)
+    }
+
+    /// The recording (track scope) or the corpus (corpus scope) is complete.
+    ///
+    /// # Errors
+    /// As [`Operator::push`].
+    fn flush(&mut self, _out: &mut dyn Output) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    /// Where a corpus stage wants the stream to start: the beginning, unless it continues from a checkpoint.
+    fn start_at(&self) -> Position {
+        Position::default()
+    }
+
+    /// The run is being stopped from outside (Ctrl-C, SIGTERM): save what is worth saving. No more batches follow.
+    ///
+    /// # Errors
+    /// When saving fails.
+    fn interrupt(&mut self) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+/// What an operator wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// The next batch.
+    Idle,
+    /// To be resumed before anything else.
+    Pending,
+    /// Nothing more, ever: a corpus stage has all it needs. `flush` still follows.
+    Enough,
+}
+
+/// A place in the repeatable stream of shards that a corpus stage reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
+pub struct Position {
+    /// Which pass over the corpus, from 0.
+    pub pass: u32,
+    /// Which shard of the pass, in the order of that pass.
+    pub shard: u32,
+}
+
+/// Where an operator's results go.
+pub trait Output {
+    /// Passes a batch on, to every consumer.
+    fn emit(&mut self, batch: RecordBatch);
+
+    /// Gives up on a recording: it becomes a row of the quarantine, its rows in this shard are not committed, and the
+    /// run goes on.
+    fn reject(&mut self, track: TrackId, reason: Rejection);
+
+    /// Where in the stream the batch being processed stands. Meaningful for corpus stages.
+    fn position(&self) -> Position {
+        Position::default()
+    }
+}
+
+/// What an operator may know about its surroundings.
+#[derive(Debug, Clone)]
+pub struct StageContext {
+    /// Name of the node.
+    pub node: String,
+    /// Seed for everything random in this node: a function of the graph's seed and the stage kind.
+    pub seed: u64,
+    /// Folder of the node in the run folder, for checkpoints and logs. `None` when nothing is to be written.
+    pub run_dir: Option<PathBuf>,
+    /// Continue from what is in `run_dir`.
+    pub resume: bool,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+}
+
+impl StageContext {
+    /// A context for tests and examples: CPU, seed 0, nothing written.
+    pub fn detached(node: &str) -> Self {
+        Self { node: node.to_owned(), seed: 0, run_dir: None, resume: false, device: "cpu".to_owned() }
+    }
+}
+
+/// Finds the recordings of a corpus.
+pub trait Source {
+    /// Calls `found` for every recording, in any order.
+    ///
+    /// # Errors
+    /// When the corpus cannot be listed at all.
+    fn list(&self, found: &mut dyn FnMut(Recording)) -> Result<(), StageError>;
+}
+
+/// One recording as a source lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// Its id.
+    pub track_id: TrackId,
+    /// Its path as the corpus names it.
+    pub path: String,
+    /// What it is used for.
+    pub split: Split,
+    /// Size in bytes, 0 if unknown.
+    pub bytes: u64,
+    /// Changes when the content changes: a hash of size and modification time, or of the content.
+    pub identity: u64,
+}
+
+/// The input edges of a node, as seen by [`StageKind::bind`].
+#[derive(Debug, Clone)]
+pub struct Inputs<'a> {
+    ports: Vec<(&'static str, &'a SchemaRef)>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Port names with the schemas that arrive there, in the order of [`StageKind::INPUTS`].
+    pub fn new(ports: Vec<(&'static str, &'a SchemaRef)>) -> Self {
+        Self { ports }
+    }
+
+    /// The schema at a port.
+    ///
+    /// # Panics
+    /// When the stage asks for a port that it has not declared.
+    pub fn schema(&self, port: &str) -> &'a Schema {
+        let found = self.ports.iter().find(|declared| declared.0 == port);
+        found.expect("stages ask for ports that they declare").1
+    }
+
+    /// The constants of the edge at a port.
+    ///
+    /// # Errors
+    /// When another edge arrives there.
+    pub fn spec<E: Edge>(&self, port: &'static str) -> Result<E::Spec, BindError> {
+        E::spec(self.schema(port)).map_err(|source| BindError::input(port, source))
+    }
+}
