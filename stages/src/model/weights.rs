@@ -93,10 +93,6 @@ impl<'a> Builder<'a> {
         Builder { weights: self.weights, source: self.source, device: self.device, prefix }
     }
 
-    pub(crate) fn device(&self) -> &'a Device {
-        self.device
-    }
-
     /// A trained tensor; `initial` gives its values from its own stream.
     pub(crate) fn parameter(
         &mut self,

@@ -43,7 +43,9 @@ impl AdamW {
     /// # Errors
     /// When the device fails.
     pub fn new(config: AdamWConfig, weights: &Weights) -> Result<Self> {
-        let zeros = || weights.parameters().iter().map(|(name, var)| Ok((name.clone(), var.zeros_like()?))).collect();
+        let zeros = || -> Result<BTreeMap<String, Tensor>> {
+            weights.parameters().iter().map(|(name, var)| Ok((name.clone(), var.zeros_like()?))).collect()
+        };
         Ok(Self { config, steps: 0, first: zeros()?, second: zeros()? })
     }
 
