@@ -13,11 +13,11 @@ use crate::yaml;
 
 /// A parsed file.
 #[derive(Debug, Clone)]
-pub struct Document {
+pub(crate) struct Document {
     /// The file as it was given.
-    pub source: Arc<Source>,
+    pub(crate) source: Arc<Source>,
     /// What it says once merge keys, `--set` and `${...}` are worked out.
-    pub value: Map<String, Value>,
+    pub(crate) value: Map<String, Value>,
     tree: Option<Tree>,
     overrides: Vec<Override>,
     /// Values that were reported and must not be complained about again.
@@ -27,7 +27,7 @@ pub struct Document {
 
 impl Document {
     /// Reads a file. `None` when there is nothing to check further; mistakes go to the report.
-    pub fn load(path: &Path, sets: &[String], environment: Environment<'_>, report: &mut Report) -> Option<Self> {
+    pub(crate) fn load(path: &Path, sets: &[String], environment: Environment<'_>, report: &mut Report) -> Option<Self> {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&name, &text, sets, environment, report),
@@ -40,7 +40,7 @@ impl Document {
     }
 
     /// Reads a text; `name` is shown in messages.
-    pub fn parse(
+    pub(crate) fn parse(
         name: &str,
         text: &str,
         sets: &[String],
@@ -60,7 +60,7 @@ impl Document {
 
     /// Where a value was written: the value itself if it is a scalar, else its key. Climbs to what is there when the
     /// path leads nowhere, such as for a default.
-    pub fn place(&self, path: &KeyPath) -> Option<Place> {
+    pub(crate) fn place(&self, path: &KeyPath) -> Option<Place> {
         self.nearest(path, |key, tree| match (&tree.kind, key) {
             (crate::spans::Kind::Scalar, _) if !tree.range.is_empty() => tree.range.clone(),
             (_, Some(key)) => key,
@@ -69,7 +69,7 @@ impl Document {
     }
 
     /// Where a key was written.
-    pub fn key_place(&self, path: &KeyPath) -> Option<Place> {
+    pub(crate) fn key_place(&self, path: &KeyPath) -> Option<Place> {
         self.nearest(path, |key, tree| key.unwrap_or(tree.range.clone()))
     }
 
@@ -95,7 +95,7 @@ impl Document {
     }
 
     /// Whether something at or below a path was reported already.
-    pub fn is_poisoned(&self, path: &KeyPath) -> bool {
+    pub(crate) fn is_poisoned(&self, path: &KeyPath) -> bool {
         self.poisoned.iter().any(|poisoned| poisoned.starts_with(path) || path.starts_with(poisoned))
     }
 

@@ -9,7 +9,7 @@ use crate::graph::{FORMAT, OnError};
 const VARIABLE: &str = "variable";
 
 /// The schema of a graph made of these stages.
-pub fn schema(registry: &Registry) -> Value {
+pub(crate) fn schema(registry: &Registry) -> Value {
     let mut definitions = Map::new();
     definitions.insert(VARIABLE.to_owned(), json!({ "type": "string", "pattern": r"\$\{.*\}" }));
     let mut rules = Vec::new();

@@ -19,7 +19,7 @@ pub mod plan;
 mod reader;
 mod repair;
 pub mod resources;
-mod spans;
+pub mod spans;
 pub mod vars;
 mod wiring;
 mod yaml;

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::diagnostic::{closest, did_you_mean};
 
