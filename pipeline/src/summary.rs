@@ -102,7 +102,7 @@ impl Summary {
         // Track-level nodes share the pool; a corpus stage has a thread (and, inside candle, the pool's cores).
         let load = |index: usize| match plan.nodes[index].scope {
             Scope::Corpus { .. } => nodes[index].counts.busy_s,
-            _ => nodes[index].counts.busy_s / plan.resources.threads.max(1) as f64,
+            _ => nodes[index].counts.busy_s / plan.resources.thread_count() as f64,
         };
         let busiest = (0..nodes.len()).max_by(|&a, &b| load(a).total_cmp(&load(b)));
         Self {
@@ -110,7 +110,7 @@ impl Summary {
             interrupted,
             wall_s: wall.as_secs_f64(),
             tracks: monitor.tracks(),
-            shards: monitor.course.shards.len(),
+            shards: monitor.course.corpus.shards.len(),
             rejected: monitor.quarantine.count(),
             rejects: monitor.quarantine.classes(),
             bottleneck: busiest.filter(|&index| load(index) > 0.0).map(|index| nodes[index].node.clone()),

@@ -37,8 +37,7 @@ use timely::dataflow::ProbeHandle;
 use timely::dataflow::operators::Probe;
 
 pub(crate) use control::Fatal;
-pub(crate) use feed::Budget;
-pub(crate) use usage::{CodeCounts, CodeKey};
+pub(crate) use usage::CodeCounts;
 
 use crate::exec::RunError;
 use crate::exec::corpus::CorpusRunner;
