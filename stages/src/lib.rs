@@ -3,11 +3,13 @@
 //! Two rings. The folders `codec`, `dsp`, `quantize`, `model` and `train` are pure: slices or candle tensors in and
 //! out, no Arrow, no threads, no logging. The folder [`ops`] holds one file per stage kind, which unpacks columns,
 //! calls the maths, packs columns, and decides whether a failure rejects one track or ends the run. Nothing here knows
-//! timely: the dataflow is rendered by the `omar-flow` crate.
+//! timely: the dataflow is rendered by the `omar-flow` crate. Beside the rings, [`corpus`] finds recordings and
+//! [`storage`] reads rows that were kept.
 //!
 //! To add a stage: one file in `ops/`, and its two lines in `ops/mod.rs`. The contract is in [`stage`].
 
 pub mod codec;
+pub mod corpus;
 pub mod dsp;
 pub mod error;
 pub mod model;
@@ -16,6 +18,7 @@ pub mod quantize;
 pub mod registry;
 pub mod seed;
 pub mod stage;
+pub mod storage;
 pub mod train;
 
 pub use error::{At, BindError, Rejection, StageError};

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Signal processing: windows, short-time spectra, mel, compression, views, patches.
 //!
 //! Slices of `f32` in, slices of `f32` out. Every transform is built once from its configuration, says how long its
@@ -14,3 +15,8 @@ pub mod view;
 pub mod window;
 
 pub use error::DspError;
+=======
+//! Signal processing: resampling, windows, short-time spectra, mel, patches.
+
+pub mod resample;
+>>>>>>> audio

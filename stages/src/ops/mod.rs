@@ -3,9 +3,22 @@
 //! To add one: write `ops/<name>.rs` (a struct that implements [`StageKind`](crate::StageKind) and
 //! [`Stage`](crate::Stage), and its operator), add its `mod` line and its line in [`registry`]. Nothing else.
 
+pub mod files;
+pub mod parquet;
+
+pub mod decode;
+pub mod resample;
+
+pub mod crop;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
 pub fn registry() -> Registry {
     Registry::default()
+        .with::<files::Files>()
+        .with::<parquet::Parquet>()
+        .with::<decode::Decode>()
+        .with::<resample::Resample>()
+        .with::<crop::Crop>()
 }

@@ -1,0 +1,195 @@
+//! The cache: the rows of a node on disk, one parquet file per shard, each committed or not there at all.
+//!
+//! A [`Store`] is the folder of one node ([`omar_stages::storage`] draws it). A [`ShardWriter`] writes one shard and
+//! commits it: file to a temporary name, sync, rename, sync of the folder, then the commit record in the same way.
+//! Killed between any two of these steps, the shard is either committed or as it was before. What is committed is
+//! immutable: other inputs give another file name.
+
+mod durable;
+mod lock;
+mod writer;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::SchemaRef;
+use omar_stages::storage::{COMMITS, Commit, EdgeDescription, NODE_FILE, Node, ShardKey, StorageError, TrackFile};
+
+use durable::{remove_temporaries, sync_folder, write_durably};
+use lock::Lock;
+pub use writer::ShardWriter;
+
+/// How many digits of a fingerprint name its folder.
+const FOLDER_DIGITS: usize = 12;
+
+/// The rows of one node.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    node: Node,
+    schema: SchemaRef,
+    lock: Option<Lock>,
+}
+
+/// The cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Another run writes here.
+    #[error("`{}` is being written by {owner}: wait for it, or use another cache folder", folder.display())]
+    Locked {
+        /// The folder of the node.
+        folder: PathBuf,
+        /// Process, machine and run.
+        owner: String,
+    },
+    /// The folder holds the rows of another node.
+    #[error("`{}` holds the rows of fingerprint {found}, expected {expected}", folder.display())]
+    Fingerprint {
+        /// The folder of the node.
+        folder: PathBuf,
+        /// Fingerprint of the node.
+        expected: String,
+        /// Fingerprint in the folder.
+        found: String,
+    },
+    /// Rows that do not belong here.
+    #[error("node `{node}`: {message}")]
+    Rows {
+        /// Name of the node.
+        node: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Store {
+    /// Opens the folder of a node for reading: nothing is created and nobody is kept out.
+    pub fn look(cache: &Path, node: &Node, schema: &SchemaRef) -> Self {
+        let mut node = node.clone();
+        node.edge = EdgeDescription::of(schema);
+        let folder = cache.join(folder_name(&node.fingerprint));
+        Self { folder, node, schema: schema.clone(), lock: None }
+    }
+
+    /// Opens the folder of a node for writing: creates it, claims it, and removes what dead processes left half done.
+    /// All processes of one `run` may hold it at the same time, others may not.
+    ///
+    /// # Errors
+    /// When another run holds it, when the file system refuses, or when it belongs to another node.
+    pub fn open(cache: &Path, node: &Node, schema: &SchemaRef, run: &str) -> Result<Self, CacheError> {
+        let mut store = Self::look(cache, node, schema);
+        let folder = &store.folder;
+        let records = folder.join(COMMITS);
+        std::fs::create_dir_all(&records).map_err(|error| StorageError::io(&records, error))?;
+        let lock = Lock::acquire(folder, run)?;
+        if lock.is_alone() {
+            remove_temporaries(folder)?;
+            remove_temporaries(&records)?;
+        }
+        match Node::read(folder)? {
+            Some(found) if found.fingerprint != store.node.fingerprint => {
+                let (expected, found) = (store.node.fingerprint, found.fingerprint);
+                return Err(CacheError::Fingerprint { folder: store.folder, expected, found });
+            }
+            Some(_) => {}
+            None => {
+                let json = serde_json::to_vec_pretty(&store.node).expect("a node is plain data and always serialises");
+                write_durably(&folder.join(NODE_FILE), &json)?;
+                sync_folder(cache)?;
+            }
+        }
+        lock.share()?;
+        store.lock = Some(lock);
+        Ok(store)
+    }
+
+    /// The folder of the node.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The commit of a shard, if it is complete: its record and its file exist and agree, and the file has rows of
+    /// this very schema. Anything less is as good as nothing.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn committed(&self, shard: &ShardKey) -> Result<Option<Commit>, CacheError> {
+        Ok(standing(&self.folder, &self.schema, shard)?)
+    }
+
+    /// The rows of a committed shard.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn reader(&self, commit: &Commit) -> Result<TrackFile, CacheError> {
+        let file = TrackFile::open(&self.folder.join(&commit.file))?;
+        if file.schema() == &self.schema { Ok(file) } else { Err(self.wrong("the rows on disk have another schema")) }
+    }
+
+    /// Starts writing a shard.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    ///
+    /// # Panics
+    /// When the store was opened with [`Store::look`].
+    pub fn writer(&self, shard: &ShardKey) -> Result<ShardWriter, CacheError> {
+        assert!(self.lock.is_some(), "only `Store::open` gives the right to write");
+        ShardWriter::create(&self.folder, &self.node, &self.schema, shard.clone())
+    }
+
+    /// Removes what is not part of the corpus any more: shards other than `current`, and files without a record.
+    /// Returns how many shards were removed. Only for when no shard is being written.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn sweep(&self, current: &[ShardKey]) -> Result<usize, CacheError> {
+        let keep: HashSet<String> = current.iter().map(ShardKey::stem).collect();
+        let mut removed = 0;
+        // Records first: a file without a record is nothing, a record without a file would be a broken promise.
+        for (folder, extension) in [(self.folder.join(COMMITS), "json"), (self.folder.clone(), "parquet")] {
+            let refused = |error| StorageError::io(&folder, error);
+            for entry in folder.read_dir().map_err(refused)? {
+                let path = entry.map_err(refused)?.path();
+                let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+                let ours = path.extension().is_some_and(|found| found == extension) && !stem.starts_with('.');
+                if ours && !keep.contains(stem) {
+                    std::fs::remove_file(&path).map_err(|error| StorageError::io(&path, error))?;
+                    removed += usize::from(extension == "json");
+                }
+            }
+            sync_folder(&folder)?;
+        }
+        Ok(removed)
+    }
+
+    fn wrong(&self, message: impl Into<String>) -> CacheError {
+        CacheError::Rows { node: self.node.node.clone(), message: message.into() }
+    }
+}
+
+fn record_path(folder: &Path, shard: &ShardKey) -> PathBuf {
+    folder.join(COMMITS).join(format!("{}.json", shard.stem()))
+}
+
+/// The commit of a shard, if everything about it is in order.
+fn standing(folder: &Path, schema: &SchemaRef, shard: &ShardKey) -> Result<Option<Commit>, StorageError> {
+    let Some(commit) = Commit::read(&record_path(folder, shard))? else { return Ok(None) };
+    if commit.key() != *shard || !commit.has_file(folder) {
+        return Ok(None);
+    }
+    let readable = TrackFile::open(&folder.join(&commit.file));
+    let fits = readable.is_ok_and(|file| file.schema() == schema && file.rows() == commit.rows);
+    Ok(fits.then_some(commit))
+}
+
+fn folder_name(fingerprint: &str) -> &str {
+    fingerprint.get(..FOLDER_DIGITS).unwrap_or(fingerprint)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Running a plan.
+//!
+//! | file | does |
+//! |---|---|
+//! | [`network`] | the nodes of a plan, connected; which of them a shard needs |
+//! | [`lane`] | one recording through the track-level nodes |
+//! | [`align`] | inputs of a several-input node brought into step |
+//! | [`shards`] | the corpus cut into shards; passes over it |
+//! | [`sinks`] | where rows end up: caches, quarantine |
+//! | [`corpus`] | stages that see the whole corpus, e.g. training |
+//! | [`direct`] | a plain loop over all of this: the oracle |
+//!
+//! [`crate::render`] does the same with timely, pools and back-pressure.
+
+pub(crate) mod align;
+pub(crate) mod corpus;
+pub(crate) mod direct;
+pub(crate) mod lane;
+pub(crate) mod network;
+pub(crate) mod shards;
+pub(crate) mod sinks;
+
+use arrow::array::RecordBatch;
+use omar_schemas::TrackId;
+use omar_stages::{Rejection, StageError};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use shards::ShardTask;
+
+/// What a lane produces, in order, for one recording.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Rows of a node that somebody outside wants: to cache them, to count them.
+    Rows { node: usize, batch: RecordBatch },
+    /// Aligned crops for a corpus stage, one batch per port.
+    Crops { node: usize, batches: Vec<RecordBatch> },
+    /// The recording is complete, or was given up on.
+    End { track: usize, rejected: Option<RejectedTrack> },
+}
+
+impl Message {
+    /// Size of its rows in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Rows { batch, .. } => batch.get_array_memory_size(),
+            Self::Crops { batches, .. } => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Self::End { .. } => 0,
+        }
+    }
+}
+
+/// A recording that was given up on: a row of the quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedTrack {
+    /// Its id.
+    pub track_id: TrackId,
+    /// Its path as the corpus names it.
+    pub path: String,
+    /// Node that gave up.
+    pub node: String,
+    /// Stage of that node.
+    pub stage: String,
+    /// Group.
+    pub class: String,
+    /// Sentence for people.
+    pub message: String,
+    /// Shard it belongs to.
+    pub shard: String,
+    /// Counted only (`on_error: drop`), not listed in the quarantine.
+    #[serde(default)]
+    pub dropped: bool,
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A stage cannot go on.
+    #[error("node `{node}`: {source}")]
+    Stage {
+        /// Node.
+        node: String,
+        /// What it says.
+        source: StageError,
+    },
+    /// A recording was rejected by a node with `on_error: fail`.
+    #[error("node `{node}` (on_error: fail): `{path}`: {} ({})", reason.message, reason.class)]
+    Rejected {
+        /// Node.
+        node: String,
+        /// Recording.
+        path: String,
+        /// Why.
+        reason: Rejection,
+    },
+    /// Something else.
+    #[error("{0}")]
+    Failed(String),
+}

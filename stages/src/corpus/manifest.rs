@@ -1,0 +1,256 @@
+//! Reading a list of recordings: CSV, TSV, JSON lines or parquet, with a column `path` and optionally `id` and `split`.
+//!
+//! Other columns are ignored. Everything that is wrong is an error that names the file and the line.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use omar_schemas::Split;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+/// The extensions of the formats.
+pub const FORMATS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "parquet"];
+
+const COLUMNS: [&str; 3] = ["path", "id", "split"];
+
+/// One entry of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands: the line, or the row of a parquet file, from 1.
+    pub line: u64,
+    /// As written.
+    pub path: String,
+    /// As written, if it is.
+    pub id: Option<String>,
+    /// What it is used for, if the list says so.
+    pub split: Option<Split>,
+}
+
+/// A list cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`{}: {message}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
+pub struct ManifestError {
+    /// The list.
+    pub path: PathBuf,
+    /// From 1, where there is one.
+    pub line: Option<u64>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Calls `found` for every entry, in the order of the list.
+///
+/// # Errors
+/// When the list cannot be read, has no column `path`, or an entry is malformed.
+pub fn read(path: &Path, found: &mut dyn FnMut(Entry) -> Result<(), ManifestError>) -> Result<(), ManifestError> {
+    let list = List { path };
+    let file = File::open(path).map_err(|error| list.error(None, error.to_string()))?;
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("csv") => list.delimited(file, b',', found),
+        Some("tsv") => list.delimited(file, b'\t', found),
+        Some("jsonl" | "ndjson") => list.json_lines(file, found),
+        Some("parquet") => list.parquet(file, found),
+        _ => Err(list.error(None, format!("expected a list that ends in .{}", FORMATS.join(", .")))),
+    }
+}
+
+struct List<'a> {
+    path: &'a Path,
+}
+
+type Found<'a> = &'a mut dyn FnMut(Entry) -> Result<(), ManifestError>;
+
+impl List<'_> {
+    fn error(&self, line: Option<u64>, message: impl Into<String>) -> ManifestError {
+        ManifestError { path: self.path.to_owned(), line, message: message.into() }
+    }
+
+    /// Positions of [`COLUMNS`] among `names`.
+    fn columns<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<[Option<usize>; 3], ManifestError> {
+        let positions = COLUMNS.map(|column| names.clone().position(|name| name == column));
+        if positions[0].is_none() {
+            let found: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+            return Err(self.error(None, format!("expected a column `path`, found {}", found.join(", "))));
+        }
+        Ok(positions)
+    }
+
+    fn entry(&self, line: u64, [path, id, split]: [Option<&str>; 3]) -> Result<Entry, ManifestError> {
+        let filled = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
+        let path = filled(path).ok_or_else(|| self.error(Some(line), "`path` is empty"))?;
+        let split = filled(split).map(|split| {
+            Split::parse(&split)
+                .ok_or_else(|| self.error(Some(line), format!("expected split train, valid or test, found `{split}`")))
+        });
+        Ok(Entry { line, path, id: filled(id), split: split.transpose()? })
+    }
+
+    fn delimited(&self, file: File, delimiter: u8, found: Found<'_>) -> Result<(), ManifestError> {
+        let mut input = BufReader::new(file);
+        skip_byte_order_mark(&mut input).map_err(|error| self.error(None, error.to_string()))?;
+        // Where lines end in CR LF, the csv crate counts the LF as part of the next record.
+        let ends_late = u64::from(input.buffer().windows(2).any(|pair| pair == b"\r\n"));
+        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::Headers).from_reader(input);
+        let headers = reader.headers().map_err(|error| self.csv_error(&error, 0))?.clone();
+        let expected = if delimiter == b',' { "commas" } else { "tabs" };
+        if headers.len() <= 1 && headers.get(0).is_some_and(|header| header.contains([',', ';', '\t', '|'])) {
+            let header = headers.get(0).unwrap_or_default();
+            let message =
+                format!("expected columns separated by {expected}, found the header `{}`", header.escape_debug());
+            return Err(self.error(Some(1), message));
+        }
+        let columns = self.columns(headers.iter())?;
+        let mut record = csv::StringRecord::new();
+        while reader.read_record(&mut record).map_err(|error| self.csv_error(&error, ends_late))? {
+            let line = record.position().map_or(0, csv::Position::line) + ends_late;
+            found(self.entry(line, columns.map(|column| column.and_then(|column| record.get(column))))?)?;
+        }
+        Ok(())
+    }
+
+    fn csv_error(&self, error: &csv::Error, ends_late: u64) -> ManifestError {
+        let line = error.position().map(|position| position.line() + ends_late);
+        let message = match error.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!("expected {expected_len} fields as in the header, found {len}")
+            }
+            csv::ErrorKind::Utf8 { err, .. } => format!("field {} is not valid UTF-8", err.field() + 1),
+            csv::ErrorKind::Io(error) => error.to_string(),
+            _ => error.to_string(),
+        };
+        self.error(line, message)
+    }
+
+    fn json_lines(&self, file: File, found: Found<'_>) -> Result<(), ManifestError> {
+        let mut input = BufReader::new(file);
+        skip_byte_order_mark(&mut input).map_err(|error| self.error(None, error.to_string()))?;
+        for (line, text) in (1..).zip(input.lines()) {
+            let text = text.map_err(|error| self.error(Some(line), error.to_string()))?;
+            if text.trim().is_empty() {
+                continue;
+            }
+            let object: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
+                self.error(Some(line), format!("expected a JSON object, column {}: {error}", error.column()))
+            })?;
+            let mut values: [Option<String>; 3] = [None, None, None];
+            for (value, column) in values.iter_mut().zip(COLUMNS) {
+                *value = match object.get(column) {
+                    None | Some(serde_json::Value::Null) => None,
+                    Some(serde_json::Value::String(text)) => Some(text.clone()),
+                    Some(serde_json::Value::Number(number)) if column == "id" => Some(number.to_string()),
+                    Some(other) => {
+                        return Err(self.error(Some(line), format!("expected text in `{column}`, found {other}")));
+                    }
+                };
+            }
+            if !object.contains_key("path") {
+                self.columns(object.keys().map(String::as_str))
+                    .map_err(|error| self.error(Some(line), error.message))?;
+            }
+            found(self.entry(line, values.each_ref().map(Option::as_deref))?)?;
+        }
+        Ok(())
+    }
+
+    fn parquet(&self, file: File, found: Found<'_>) -> Result<(), ManifestError> {
+        let refused = |error: parquet::errors::ParquetError| self.error(None, error.to_string());
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(refused)?;
+        let columns = self.columns(builder.schema().fields().iter().map(|field| field.name().as_str()))?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), columns.into_iter().flatten());
+        let mut row = 0;
+        for batch in builder.with_projection(mask).build().map_err(refused)? {
+            let batch = batch.map_err(|error| self.error(None, error.to_string()))?;
+            let mut texts: [Option<StringArray>; 3] = [None, None, None];
+            for (text, name) in texts.iter_mut().zip(COLUMNS) {
+                if let Some(column) = batch.column_by_name(name) {
+                    let column = cast(column, &DataType::Utf8)
+                        .map_err(|error| self.error(None, format!("expected text in `{name}`: {error}")))?;
+                    *text = column.as_any().downcast_ref::<StringArray>().cloned();
+                }
+            }
+            for index in 0..batch.num_rows() {
+                row += 1;
+                let value = |text: &'_ Option<StringArray>| -> Option<String> {
+                    text.as_ref().filter(|text| text.is_valid(index)).map(|text| text.value(index).to_owned())
+                };
+                let values = texts.each_ref().map(value);
+                found(self.entry(row, values.each_ref().map(Option::as_deref))?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn skip_byte_order_mark(input: &mut BufReader<File>) -> std::io::Result<()> {
+    if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
+        input.read_exact(&mut [0; 3])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(name: &str, content: &[u8]) -> Result<Vec<Entry>, String> {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("write");
+        let mut entries = Vec::new();
+        let result = read(&path, &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        });
+        result.map(|()| entries).map_err(|error| error.to_string().replace(&folder.path().display().to_string(), ""))
+    }
+
+    fn entry(line: u64, path: &str, id: Option<&str>, split: Option<Split>) -> Entry {
+        Entry { line, path: path.to_owned(), id: id.map(str::to_owned), split }
+    }
+
+    #[test]
+    fn all_formats_say_the_same() {
+        let expected = vec![entry(2, "a b.wav", Some("7"), Some(Split::Test)), entry(3, "c,d.wav", None, None)];
+        let csv = entries("l.csv", b"\xef\xbb\xbfpath,bpm, split ,id\r\na b.wav,120,test,7\r\n\"c,d.wav\",,,\r\n");
+        assert_eq!(csv.as_ref(), Ok(&expected));
+        let tsv = entries("l.tsv", b"id\tpath\tsplit\n7\ta b.wav\ttest\n\tc,d.wav\t\n");
+        assert_eq!(tsv.as_ref(), Ok(&expected));
+        let jsonl = br#"
+            {"path": "a b.wav", "id": 7, "split": "test", "tags": ["x"]}
+            {"path": "c,d.wav", "split": null}"#;
+        assert_eq!(entries("l.jsonl", jsonl).as_ref(), Ok(&expected));
+    }
+
+    #[test]
+    fn mistakes_are_reported_with_their_line() {
+        let error = |name: &str, content: &[u8]| entries(name, content).expect_err("a mistake");
+        assert_eq!(
+            error("l.csv", b"file,split\nx,train\n"),
+            "`/l.csv`: expected a column `path`, found `file`, `split`"
+        );
+        assert_eq!(
+            error("l.csv", b"path;split\nx;train\n"),
+            "`/l.csv`, line 1: expected columns separated by commas, found the header `path;split`"
+        );
+        assert_eq!(
+            error("l.csv", b"path,split\nx,train\ny,validation\n"),
+            "`/l.csv`, line 3: expected split train, valid or test, found `validation`"
+        );
+        assert_eq!(error("l.csv", b"path,split\nx\n"), "`/l.csv`, line 2: expected 2 fields as in the header, found 1");
+        assert_eq!(error("l.csv", b"path,id\n,1\n"), "`/l.csv`, line 2: `path` is empty");
+        assert_eq!(error("l.csv", b"path\n\xff.wav\n"), "`/l.csv`, line 2: field 1 is not valid UTF-8");
+        assert!(error("l.jsonl", b"{\"path\": \"x\"}\n[1]\n").contains("line 2: expected a JSON object"));
+        assert_eq!(
+            error("l.jsonl", b"{\"file\": \"x\"}\n"),
+            "`/l.jsonl`, line 1: expected a column `path`, found `file`"
+        );
+        assert!(error("l.xlsx", b"").contains("expected a list that ends in .csv"));
+        assert!(error("l.parquet", b"not parquet").starts_with("`/l.parquet`: "));
+    }
+}

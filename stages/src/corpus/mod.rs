@@ -1,0 +1,7 @@
+//! Finding recordings: [`folder`] searches a folder tree, [`manifest`] reads a list of files.
+//!
+//! Both only name files. What a file is called in the corpus, which split it belongs to and when it counts as changed
+//! is decided by the `files` stage.
+
+pub mod folder;
+pub mod manifest;
