@@ -83,7 +83,7 @@ impl FiniteScalar {
         Self::new(config, weight, bias)
     }
 
-    /// Weights as PyTorch's CPU generator draws them after `torch.manual_seed(seed)`, in the order of the published
+    /// Weights as PyTorch draws them on the CPU after `torch.manual_seed(seed)`, in the order of the published
     /// models: two linear layers, there and back, with their default weights and biases; then both weights anew, Xavier
     /// normal; then rows of unit length. The first layer's bias keeps its default.
     ///
@@ -133,11 +133,23 @@ fn xavier(config: &FiniteScalarConfig) -> f64 {
 
 fn unit_rows(matrix: &mut [f32], columns: usize) {
     for row in matrix.chunks_exact_mut(columns) {
-        let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt() as f32;
+        let norm = pytorch_norm(row);
         for value in row {
             *value /= norm;
         }
     }
+}
+
+/// Length of a vector, summed in the order of PyTorch's AVX2 kernel, so that weights drawn from a seed have its bits.
+fn pytorch_norm(row: &[f32]) -> f32 {
+    let (groups, rest) = row.as_chunks::<8>();
+    let mut lanes = [0.0f32; 8];
+    for group in groups {
+        for lane in 0..8 {
+            lanes[lane] += group[lane] * group[lane];
+        }
+    }
+    rest.iter().fold(lanes.iter().sum(), |sum: f32, x| sum + x * x).sqrt()
 }
 
 /// The level, 0 to `n - 1`, of a number.

@@ -24,11 +24,11 @@ fn ln(x: f32) -> f32 {
     const COEFFICIENTS: [f32; 9] = [
         7.037_683_6e-2,
         -1.151_461e-1,
-        1.167_699_9e-1,
+        1.167_699_87e-1,
         -1.242_014_1e-1,
         1.424_932_3e-1,
         -1.666_805_8e-1,
-        2.000_071_5e-1,
+        2.000_071_48e-1,
         -2.499_999_4e-1,
         3.333_333e-1,
     ];
@@ -45,7 +45,7 @@ fn ln(x: f32) -> f32 {
     x -= 1.0;
     let square = x * x;
     let series = COEFFICIENTS[1..].iter().fold(COEFFICIENTS[0], |sum, &c| mad(sum, x, c)) * x;
-    let y = mad(e, LN_2_LOW, series * square);
+    let y = mad(series, square, e * LN_2_LOW);
     let y = mad(square, -0.5, y);
     mad(e, LN_2_HIGH, x + y)
 }
@@ -61,7 +61,7 @@ fn sin_cos(x: f32) -> (f32, f32) {
     let turns = octant as f32;
     let r = PARTS.iter().fold(x, |rest, &part| mad(turns, part, rest));
     let z = r * r;
-    let cos = mad(z, -0.5, mad(mad(COS[0], z, COS[1]), z, COS[2]) * z * z) + 1.0;
+    let cos = mad(mad(mad(COS[0], z, COS[1]), z, COS[2]) * z, z, -0.5 * z) + 1.0;
     let sin = mad(mad(mad(SIN[0], z, SIN[1]), z, SIN[2]) * z, r, r);
     match octant & 6 {
         0 => (sin, cos),

@@ -9,6 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::QuantizeError;
 use super::normal::{self, GROUP};
 use super::torch::TorchGenerator;
+use crate::seed::{self, Random};
 
 /// The frozen weights of one codebook.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,30 +32,23 @@ impl DrawNormal for TorchGenerator {
     }
 }
 
-/// Our own generator: the BLAKE3 stream of the seed, as 24-bit uniform numbers through Box-Muller.
-///
-/// Bits do not depend on the machine.
+/// Our own generator: 24-bit uniform numbers of [`crate::seed`] through Box-Muller. Bits do not depend on the machine.
 pub struct SeededNormal {
-    stream: blake3::OutputReader,
+    random: Random,
 }
 
 impl SeededNormal {
     /// A generator for `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("omar-flow 2026 frozen quantizer weights");
-        hasher.update(&seed.to_le_bytes());
-        Self { stream: hasher.finalize_xof() }
+        Self { random: Random::new(seed, &[seed::derive_named(0, "frozen quantizer weights")]) }
     }
 }
 
 impl DrawNormal for SeededNormal {
     fn draw(&mut self, out: &mut [f32], std: f64) {
-        let mut bytes = [0u8; 4 * GROUP];
         for chunk in out.chunks_mut(GROUP) {
-            self.stream.fill(&mut bytes);
-            let (words, _) = bytes.as_chunks::<4>();
             let mut group: [f32; GROUP] =
-                std::array::from_fn(|i| (u32::from_le_bytes(words[i]) >> 8) as f32 / (1 << 24) as f32);
+                std::array::from_fn(|_| (self.random.bits() >> 40) as f32 / (1 << 24) as f32);
             normal::box_muller(&mut group, 0.0, std as f32);
             chunk.copy_from_slice(&group[..chunk.len()]);
         }
