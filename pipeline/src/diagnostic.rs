@@ -204,12 +204,14 @@ impl Report {
         self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
     }
 
-    /// Brings the messages into the order of the lines that they point at.
+    /// Brings the messages into the order of the lines that they point at, each once: what stands in an anchor is
+    /// checked for every node that uses it.
     pub fn sort(&mut self) {
         self.diagnostics.sort_by_key(|diagnostic| {
             let place = diagnostic.place.as_ref();
             place.map(|place| (place.source.name.clone(), place.range.start))
         });
+        self.diagnostics.dedup();
     }
 
     /// For people.

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::diagnostic::{did_you_mean, one_of};
+use crate::diagnostic::{closest, did_you_mean, one_of};
 use crate::spans::KeyPath;
 use crate::yaml::describe;
 
@@ -121,7 +121,12 @@ impl ParamsSchema {
             }
         }
         let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        for name in required.filter(|&name| !map.contains_key(name)) {
+        // A misspelt key explains one that is missing.
+        let misspelt = |name: &str| {
+            let unknown = map.keys().filter(|key| !properties.contains_key(*key));
+            unknown.into_iter().any(|key| closest(key, properties.keys().map(String::as_str)) == Some(name))
+        };
+        for name in required.filter(|&name| !map.contains_key(name) && !misspelt(name)) {
             let about = properties.get(name).map(|property| self.about(name, property));
             found.push(Mistake {
                 path: path.clone(),
@@ -186,14 +191,20 @@ impl ParamsSchema {
         let type_error = said.starts_with("invalid type") || said.starts_with("invalid value");
         let expected = schema.map(|schema| self.type_words(schema)).filter(|words| !words.is_empty());
         let message = match expected.filter(|_| type_error) {
-            Some(expected) => format!("expected {expected}, found {}", describe(value)),
+            Some(expected) => {
+                let negative = value.as_f64().is_some_and(|number| number < 0.0);
+                let bound = if negative { " that is not negative" } else { "" };
+                format!("expected {expected}{bound}, found {}", describe(value))
+            }
             None => said.to_owned(),
         };
         let whole = value.as_f64().filter(|number| type_error && value.is_f64() && number.fract() == 0.0);
         let hint = match (schema, whole) {
             (_, Some(number)) => Some(format!("write `{number}`")),
             (Some(_), None) if value.is_null() => Some("write `{}` for all defaults".to_owned()),
-            (Some(schema), None) if !path.0.is_empty() => Some(self.about(path.last(), schema)),
+            (Some(schema), None) => {
+                self.description(schema).map(|text| format!("`{}`: {}", path.last(), first_sentence(text)))
+            }
             _ => None,
         };
         Mistake { path: path.clone(), kind: MistakeKind::Value, message, label: String::new(), hint }
@@ -234,9 +245,9 @@ impl ParamsSchema {
         let number = |key: &str| schema.get(key).and_then(Value::as_f64);
         let bounds = match (number("minimum"), number("maximum")) {
             (Some(least), Some(most)) => format!(" from {least} to {most}"),
-            (Some(least), None) => format!(", at least {least}"),
+            (Some(least), None) if least > 0.0 => format!(", at least {least}"),
             (None, Some(most)) => format!(", at most {most}"),
-            (None, None) => String::new(),
+            (_, None) => String::new(),
         };
         let one = |types: &'_ Value| match types {
             Value::Array(all) => all.iter().filter_map(Value::as_str).find(|&name| name != "null").map(str::to_owned),

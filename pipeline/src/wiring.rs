@@ -189,24 +189,21 @@ fn order(nodes: &[Wired<'_>]) -> Vec<usize> {
     }
 }
 
-/// Every cycle once, starting at the node that stands first in the file.
+/// Every cycle once.
 fn cycles(nodes: &[Wired<'_>], order: &[usize]) -> Vec<Vec<usize>> {
     let mut done = vec![false; nodes.len()];
     order.iter().for_each(|&index| done[index] = true);
     let mut cycles: Vec<Vec<usize>> = Vec::new();
     for start in 0..nodes.len() {
         let mut path = Vec::new();
-        let mut at = start;
-        while !done[at] && !path.contains(&at) {
-            path.push(at);
-            let upstream = nodes[at].producers.iter().map(|producer| producer.0).find(|&producer| !done[producer]);
-            match upstream {
-                Some(producer) => at = producer,
-                None => break,
+        let mut next = Some(start);
+        while let Some(at) = next.filter(|&at| !done[at]) {
+            if let Some(begin) = path.iter().position(|&index| index == at) {
+                cycles.push(path[begin..].to_vec());
+                break;
             }
-        }
-        if let Some(begin) = path.iter().position(|&index| index == at).filter(|_| !done[at]) {
-            cycles.push(path[begin..].to_vec());
+            path.push(at);
+            next = nodes[at].producers.iter().map(|producer| producer.0).find(|&producer| !done[producer]);
         }
         path.iter().for_each(|&index| done[index] = true);
     }
