@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A recording: 64 bits of the BLAKE3 hash of its name in the corpus. Written as 16 hexadecimal digits.
 ///
 /// Ids are a function of the name alone, so the same corpus gives the same ids on every machine, and hashing spreads
@@ -31,6 +33,19 @@ impl fmt::Display for TrackId {
 impl fmt::Debug for TrackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TrackId({self})")
+    }
+}
+
+impl Serialize for TrackId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TrackId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(Self).map_err(de::Error::custom)
     }
 }
 

@@ -11,11 +11,7 @@ use crate::{SchemaError, Split, TrackId, column};
 
 /// `track_id`, `path`, `split`.
 pub fn fields() -> Vec<Field> {
-    vec![
-        required("track_id", DataType::UInt64),
-        required("path", DataType::Utf8),
-        required("split", DataType::Utf8),
-    ]
+    vec![required("track_id", DataType::UInt64), required("path", DataType::Utf8), required("split", DataType::Utf8)]
 }
 
 /// The recording that a row belongs to.

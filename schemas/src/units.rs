@@ -66,8 +66,7 @@ fn quantity(text: &str, units: &[(&str, f64)], what: &str, example: &str) -> Res
     let text = text.trim();
     let split = text.find(|c: char| c.is_ascii_alphabetic() && c != 'e' && c != 'E').unwrap_or(text.len());
     let (number, unit) = (text[..split].trim(), text[split..].trim());
-    let value: f64 =
-        number.parse().map_err(|_| format!("expected {what} such as `{example}`, found `{text}`"))?;
+    let value: f64 = number.parse().map_err(|_| format!("expected {what} such as `{example}`, found `{text}`"))?;
     if unit.is_empty() {
         return Err(format!("{what} needs a unit: expected something like `{example}`, found `{text}`"));
     }

@@ -6,9 +6,19 @@
 pub mod files;
 pub mod parquet;
 
+pub mod decode;
+pub mod resample;
+
+pub mod crop;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
 pub fn registry() -> Registry {
-    Registry::default().with::<files::Files>().with::<parquet::Parquet>()
+    Registry::default()
+        .with::<files::Files>()
+        .with::<parquet::Parquet>()
+        .with::<decode::Decode>()
+        .with::<resample::Resample>()
+        .with::<crop::Crop>()
 }

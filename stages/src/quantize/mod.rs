@@ -1,1 +1,52 @@
-//! Patches to tokens: random projection.
+//! Patches to tokens.
+//!
+//! A [`Quantizer`] maps each patch to one code per codebook. Both kinds are frozen: their weights are drawn once, from
+//! a seed, or read from a file ([`weights`]), and never trained. [`usage`] counts which codes are used, the measure of
+//! whether a quantizer suits the data.
+
+mod cosine;
+mod error;
+mod normal;
+
+pub mod finite_scalar;
+pub mod random_projection;
+pub mod torch;
+pub mod usage;
+pub mod weights;
+
+pub use error::QuantizeError;
+pub use finite_scalar::{FiniteScalar, FiniteScalarConfig};
+pub use random_projection::{RandomProjection, RandomProjectionConfig};
+pub use usage::CodeUsage;
+
+/// Maps patches to codes.
+pub trait Quantizer: Send {
+    /// Values in one patch.
+    fn input_len(&self) -> usize;
+
+    /// Codes per patch.
+    fn codebooks(&self) -> usize;
+
+    /// Codes that each codebook knows; every token is below it.
+    fn codebook_size(&self) -> usize;
+
+    /// Quantizes patches.
+    ///
+    /// # Shapes
+    /// `patches`: `(positions, input_len)`; `tokens`: `(positions, codebooks)`.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Length`] when a slice has another length, [`QuantizeError::NonFinite`] when a patch holds
+    /// infinities or NaN, which no code is nearest to.
+    fn forward_into(&mut self, patches: &[f32], tokens: &mut [u16]) -> Result<(), QuantizeError>;
+
+    /// Quantizes patches into a new vector.
+    ///
+    /// # Errors
+    /// As [`Quantizer::forward_into`].
+    fn forward(&mut self, patches: &[f32]) -> Result<Vec<u16>, QuantizeError> {
+        let mut tokens = vec![0; patches.len() / self.input_len() * self.codebooks()];
+        self.forward_into(patches, &mut tokens)?;
+        Ok(tokens)
+    }
+}

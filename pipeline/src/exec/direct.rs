@@ -1,0 +1,78 @@
+//! The direct executor: one thread, one loop, no dataflow engine.
+//!
+//! It is the oracle: whatever engine runs a plan must give the same bytes as this.
+
+use std::sync::Arc;
+
+use super::corpus::CorpusRunner;
+use super::lane::Lane;
+use super::shards::{Course, ShardTask};
+use super::sinks::Recorder;
+use super::{Message, RunError};
+use crate::quarantine::Quarantine;
+use crate::stop::Stop;
+
+/// How many bytes a lane may hold before they are consumed.
+const OUTBOX: usize = 8 << 20;
+
+/// Runs a course to its end.
+pub(crate) fn run(
+    course: &Course,
+    recorder: &mut Recorder,
+    quarantine: &Quarantine,
+    corpora: &mut [CorpusRunner],
+    stop: &Stop,
+) -> Result<(), RunError> {
+    let mut lane = Lane::new(course.network.clone());
+    let mut epoch = course.first_epoch();
+    let failed = |source: omar_stages::StageError| RunError::Failed(source.to_string());
+    while course.wants_pass(course.position(epoch).pass).map_err(failed)? && !stop.is_requested() {
+        if let Some(task) = course.task(epoch).map_err(failed)? {
+            run_shard(&Arc::new(task), &mut lane, recorder, quarantine, corpora, stop)?;
+        }
+        epoch += 1;
+    }
+    for corpus in corpora {
+        if stop.is_requested() { corpus.interrupt()? } else { corpus.finish()? }
+    }
+    Ok(())
+}
+
+fn run_shard(
+    task: &Arc<ShardTask>,
+    lane: &mut Lane,
+    recorder: &mut Recorder,
+    quarantine: &Quarantine,
+    corpora: &mut [CorpusRunner],
+    stop: &Stop,
+) -> Result<(), RunError> {
+    recorder.open(task)?;
+    for track in 0..task.shard.tracks.len() {
+        if !task.is_wanted() || (stop.is_requested() && task.commits.is_empty()) {
+            break;
+        }
+        lane.start(task.clone(), track);
+        loop {
+            let done = lane.advance(OUTBOX)?;
+            for message in lane.drain().0 {
+                match message {
+                    Message::Crops { node, batches } => {
+                        let corpus = corpora.iter_mut().find(|corpus| corpus.node() == node);
+                        corpus.expect("every corpus node has a runner").push(task.position, &batches)?;
+                    }
+                    message => {
+                        if let Message::End { rejected: Some(reject) } = &message {
+                            quarantine.add(task.epoch, reject)?;
+                        }
+                        recorder.take(task, message)?;
+                    }
+                }
+            }
+            if done {
+                break;
+            }
+        }
+    }
+    recorder.close(task)?;
+    quarantine.commit(task.epoch, &task.shard.name)
+}

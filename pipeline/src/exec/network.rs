@@ -1,0 +1,114 @@
+//! The track-level part of a plan: the nodes that work on one recording at a time, and how they are connected.
+//!
+//! These nodes are run together, recording by recording (see [`super::lane`]), so that a block of samples goes from
+//! decoding to tokens while it is warm and no edge ever holds a whole recording.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::datatypes::SchemaRef;
+use omar_stages::{Port, Scope, Stage, StageContext};
+
+use crate::metrics::NodeMetrics;
+use crate::plan::{OnError, Plan};
+
+/// All nodes of a plan with what running them needs.
+pub(crate) struct Network {
+    /// In topological order.
+    pub(crate) nodes: Vec<Node>,
+    finished: AtomicU64,
+}
+
+/// One node.
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) stage_name: &'static str,
+    pub(crate) scope: Scope,
+    pub(crate) stage: Arc<dyn Stage>,
+    pub(crate) context: StageContext,
+    pub(crate) schema: SchemaRef,
+    /// Producers, by port.
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) consumers: Vec<(usize, Port)>,
+    pub(crate) on_error: OnError,
+    pub(crate) metrics: Arc<NodeMetrics>,
+}
+
+impl Node {
+    /// Whether it works on the corpus as a whole.
+    pub(crate) fn is_corpus(&self) -> bool {
+        matches!(self.scope, Scope::Corpus { .. })
+    }
+}
+
+impl Network {
+    /// Connects the nodes of a plan. `context` makes the surroundings of a node.
+    pub(crate) fn new(plan: &Plan, context: impl Fn(&crate::plan::PlanNode) -> StageContext) -> Self {
+        let mut nodes: Vec<Node> = plan
+            .nodes
+            .iter()
+            .map(|node| Node {
+                id: node.id.clone(),
+                stage_name: node.stage_name,
+                scope: node.scope,
+                stage: node.stage.clone(),
+                context: context(node),
+                schema: node.schema.clone(),
+                inputs: node.inputs.iter().map(|input| input.node).collect(),
+                consumers: Vec::new(),
+                on_error: node.on_error,
+                metrics: Arc::default(),
+            })
+            .collect();
+        for consumer in 0..nodes.len() {
+            for port in 0..nodes[consumer].inputs.len() {
+                let producer = nodes[consumer].inputs[port];
+                nodes[producer].consumers.push((consumer, port));
+            }
+        }
+        Self { nodes, finished: AtomicU64::new(0) }
+    }
+}
+
+impl Network {
+    /// A recording is through.
+    pub(crate) fn finish(&self) {
+        self.finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Recordings that are through, over all passes.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+}
+
+/// What a node does for a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nobody needs its rows.
+    Skip,
+    /// Its operator runs.
+    Compute,
+    /// Its rows come from the cache.
+    Replay,
+}
+
+impl Network {
+    /// What every node does, given which nodes are wanted for themselves and which have the shard in their cache.
+    ///
+    /// A wanted node that is cached needs nothing; one that is not makes its inputs wanted, and so on. What stands
+    /// above a replayed node and serves nobody else is skipped: that is how a warm cache prunes the graph.
+    pub(crate) fn modes(&self, wanted: impl Fn(usize) -> bool, cached: impl Fn(usize) -> bool) -> Vec<Mode> {
+        let mut modes = vec![Mode::Skip; self.nodes.len()];
+        for index in (0..self.nodes.len()).rev() {
+            let consumed = self.nodes[index].consumers.iter().any(|&(consumer, _)| modes[consumer] == Mode::Compute);
+            let wanted = wanted(index);
+            modes[index] = match (cached(index), consumed, wanted) {
+                (true, true, _) => Mode::Replay,
+                (false, true, _) | (false, _, true) => Mode::Compute,
+                (_, false, _) => Mode::Skip,
+            };
+        }
+        modes
+    }
+}

@@ -1,0 +1,297 @@
+//! The corpus cut into shards, and the passes over it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::datatypes::SchemaRef;
+use omar_schemas::{Origin, TrackId};
+use omar_stages::seed::Random;
+use omar_stages::storage::{Commit, ShardKey, TrackFile};
+use omar_stages::{Position, Scope, StageError};
+
+use super::RejectedTrack;
+use super::network::{Mode, Network};
+use crate::cache::Store;
+use crate::catalogue::Shard;
+use crate::run::Corpus;
+
+/// Everything that is to be done: nodes, shards, caches, and who still wants more.
+pub(crate) struct Course {
+    pub(crate) network: Arc<Network>,
+    pub(crate) corpus: Corpus,
+    /// Cache of every node that has one.
+    pub(crate) stores: Vec<Option<Arc<Store>>>,
+    /// Appetite of every corpus stage.
+    pub(crate) corpora: Vec<Option<Arc<Appetite>>>,
+    /// What is committed, by node and shard.
+    commits: RwLock<HashMap<(usize, usize), Commit>>,
+    seed: u64,
+}
+
+/// Whether a corpus stage wants more crops.
+#[derive(Debug, Default)]
+pub(crate) struct Appetite {
+    repeats: bool,
+    start: Position,
+    satisfied: AtomicBool,
+    crops: AtomicU64,
+}
+
+impl Appetite {
+    pub(crate) fn new(repeats: bool, start: Position) -> Self {
+        Self { repeats, start, ..Self::default() }
+    }
+
+    pub(crate) fn satisfy(&self) {
+        self.satisfied.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_satisfied(&self) -> bool {
+        self.satisfied.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn ate(&self, crops: usize) {
+        self.crops.fetch_add(crops as u64, Ordering::Relaxed);
+    }
+
+    fn wants(&self, at: Position) -> bool {
+        !self.is_satisfied() && at >= self.start && (self.repeats || at.pass == 0)
+    }
+}
+
+/// One shard in one pass.
+pub(crate) struct ShardTask {
+    /// Place in the whole run, rising without gaps: the timestamp of the dataflow.
+    pub(crate) epoch: u64,
+    pub(crate) position: Position,
+    pub(crate) shard: Arc<Shard>,
+    /// Its place in the corpus.
+    pub(crate) index: usize,
+    /// Place of each source node in the lists of recordings.
+    sources: Arc<Vec<Option<usize>>>,
+    pub(crate) modes: Vec<Mode>,
+    /// Nodes whose rows leave the lane.
+    pub(crate) keep: Vec<bool>,
+    /// Nodes whose cache this shard completes.
+    pub(crate) commits: Vec<usize>,
+    readers: Vec<Option<TrackFile>>,
+    hungry: Vec<Arc<Appetite>>,
+}
+
+impl Course {
+    /// Looks up what the caches hold.
+    ///
+    /// # Errors
+    /// When a cache cannot be read.
+    pub(crate) fn new(
+        network: Arc<Network>,
+        corpus: Corpus,
+        stores: Vec<Option<Arc<Store>>>,
+        corpora: Vec<Option<Arc<Appetite>>>,
+        seed: u64,
+    ) -> Result<Self, StageError> {
+        let course = Self { network, corpus, stores, corpora, commits: RwLock::default(), seed };
+        for (node, store) in course.stores.iter().enumerate() {
+            let Some(store) = store else { continue };
+            for shard in 0..course.corpus.shards.len() {
+                let key = course.key(node, shard);
+                let commit = store.committed(&key).map_err(|error| StageError::Failed(error.to_string()))?;
+                if let Some(commit) = commit {
+                    course.note(node, shard, commit);
+                }
+            }
+        }
+        Ok(course)
+    }
+
+    /// The name under which a node keeps a shard.
+    pub(crate) fn key(&self, node: usize, shard: usize) -> ShardKey {
+        self.corpus.key(node, shard)
+    }
+
+    /// A shard was committed.
+    pub(crate) fn note(&self, node: usize, shard: usize, commit: Commit) {
+        self.commits.write().unwrap_or_else(PoisonError::into_inner).insert((node, shard), commit);
+    }
+
+    fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
+        self.commits.read().unwrap_or_else(PoisonError::into_inner).get(&(node, shard)).cloned()
+    }
+
+    /// How many shards of a node are committed.
+    pub(crate) fn committed(&self, node: usize) -> u64 {
+        let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        commits.keys().filter(|key| key.0 == node).count() as u64
+    }
+
+    /// Where the run starts: later than the beginning only if every corpus stage continues from there and nothing is
+    /// left to cache.
+    pub(crate) fn first_epoch(&self) -> u64 {
+        if (0..self.corpus.shards.len()).any(|index| !self.tasks_at(index).1.is_empty()) {
+            return 0;
+        }
+        self.corpora.iter().flatten().map(|appetite| self.epoch(appetite.start)).min().unwrap_or(0)
+    }
+
+    fn epoch(&self, at: Position) -> u64 {
+        u64::from(at.pass) * self.corpus.shards.len() as u64 + u64::from(at.shard)
+    }
+
+    /// The position of an epoch.
+    pub(crate) fn position(&self, epoch: u64) -> Position {
+        let count = self.corpus.shards.len() as u64;
+        Position { pass: (epoch / count) as u32, shard: (epoch % count) as u32 }
+    }
+
+    /// The shard of an epoch, or `None` when nobody wants anything of it.
+    ///
+    /// # Errors
+    /// When a cache cannot be read.
+    pub(crate) fn task(&self, epoch: u64) -> Result<Option<ShardTask>, StageError> {
+        let position = self.position(epoch);
+        let index = self.order(position.pass)[position.shard as usize];
+        let shard = self.corpus.shards[index].clone();
+        let (cached, commits) = self.tasks_at(index);
+        let nodes = &self.network.nodes;
+        let hungry: Vec<Option<Arc<Appetite>>> =
+            self.corpora.iter().map(|a| a.as_ref().filter(|a| a.wants(position)).cloned()).collect();
+        let is_result = |node: usize| nodes[node].consumers.is_empty() && self.stores[node].is_none();
+        let wanted = |node: usize| match (hungry[node].is_some(), nodes[node].is_corpus()) {
+            (hungry, true) => hungry,
+            (_, false) => commits.contains(&node) || (position.pass == 0 && is_result(node)),
+        };
+        let modes = self.network.modes(wanted, |node| cached[node]);
+        if modes.iter().all(|&mode| mode == Mode::Skip) {
+            return Ok(None);
+        }
+        let readers = (0..nodes.len())
+            .map(|node| match (&self.stores[node], modes[node]) {
+                (Some(store), Mode::Replay) => {
+                    self.commit(node, index).map(|commit| store.reader(&commit)).transpose()
+                }
+                _ => Ok(None),
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| StageError::Failed(error.to_string()))?;
+        let keep = (0..nodes.len()).map(|node| commits.contains(&node) || is_tokens(&nodes[node].schema)).collect();
+        let hungry = hungry.into_iter().flatten().collect();
+        let sources = self.corpus.sources.clone();
+        Ok(Some(ShardTask { epoch, position, shard, index, sources, modes, keep, commits, readers, hungry }))
+    }
+
+    /// Which nodes have shard `index` in their cache, and which have yet to commit it.
+    fn tasks_at(&self, index: usize) -> (Vec<bool>, Vec<usize>) {
+        let known = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let cached: Vec<bool> = (0..self.stores.len()).map(|node| known.contains_key(&(node, index))).collect();
+        let commits = (0..cached.len()).filter(|&node| self.stores[node].is_some() && !cached[node]).collect();
+        (cached, commits)
+    }
+
+    /// Rejections that the caches remember: recordings that need not be tried to be known as unusable.
+    pub(crate) fn remembered_rejects(&self) -> Vec<RejectedTrack> {
+        let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |commit: &Commit| -> Vec<RejectedTrack> {
+            commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard)).collect()
+        };
+        let mut rejects: Vec<RejectedTrack> = commits.values().flat_map(of).collect();
+        rejects.sort_by_key(|reject| reject.track_id);
+        rejects.dedup_by_key(|reject| reject.track_id);
+        rejects
+    }
+
+    /// Whether pass `pass` is needed after all passes before it.
+    ///
+    /// # Errors
+    /// When a stage asks for another pass although the last one brought it nothing.
+    pub(crate) fn wants_pass(&self, pass: u32) -> Result<bool, StageError> {
+        if pass == 0 {
+            return Ok(true);
+        }
+        for (index, appetite) in self.corpora.iter().enumerate() {
+            let Some(appetite) = appetite.as_ref().filter(|a| a.repeats && !a.is_satisfied()) else { continue };
+            if appetite.crops.load(Ordering::Relaxed) == 0 && pass > appetite.start.pass {
+                let node = &self.network.nodes[index].id;
+                let message = format!("a whole pass over the corpus brought no crop to `{node}`");
+                return Err(StageError::Failed(message));
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether a stage that wants pass after pass has not eaten anything yet, so that the next pass must wait until
+    /// this one is through.
+    pub(crate) fn is_first_bite_pending(&self) -> bool {
+        self.corpora.iter().flatten().any(|a| a.repeats && a.crops.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Shard indices in the order of a pass. The first pass is in catalogue order; later ones are permuted, as a
+    /// function of seed and pass alone.
+    fn order(&self, pass: u32) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.corpus.shards.len()).collect();
+        if pass > 0 {
+            let mut random = Random::new(self.seed, &[0x5041_5353, u64::from(pass)]);
+            for last in (1..order.len()).rev() {
+                order.swap(last, random.below(last as u64 + 1) as usize);
+            }
+        }
+        order
+    }
+
+    /// Corpus stages of the graph.
+    pub(crate) fn corpus_nodes(&self) -> impl Iterator<Item = usize> {
+        self.network.nodes.iter().enumerate().filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. })).map(|n| n.0)
+    }
+}
+
+impl ShardTask {
+    /// Whether working on it still serves somebody.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.commits.is_empty()
+            || self.hungry.iter().any(|appetite| !appetite.is_satisfied())
+            || (self.hungry.is_empty() && self.position.pass == 0)
+    }
+
+    /// Id and path of a recording.
+    pub(crate) fn origin(&self, track: usize) -> (TrackId, String) {
+        let entry = &self.shard.tracks[track];
+        let path = entry.recordings.iter().flatten().next().map_or(String::new(), |recording| recording.path.clone());
+        (entry.track_id, path)
+    }
+
+    /// The row that a source operator is handed, if that source has the recording.
+    pub(crate) fn recording(
+        &self,
+        source: usize,
+        track: usize,
+        schema: &SchemaRef,
+    ) -> Result<Option<RecordBatch>, StageError> {
+        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref()) else {
+            return Ok(None);
+        };
+        let origin =
+            Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
+        let mut columns = origin.columns(1);
+        columns.push(Arc::new(UInt64Array::from(vec![recording.bytes])));
+        let schema = if omar_schemas::edge_name(schema) == Some("track") { schema.clone() } else { bare_track() };
+        Ok(Some(RecordBatch::try_new(schema, columns)?))
+    }
+
+    /// Rows of a recording from the cache of a node.
+    pub(crate) fn replay(&self, node: usize, track: usize) -> Result<Vec<RecordBatch>, StageError> {
+        let reader = self.readers[node].as_ref().expect("replayed nodes have readers");
+        reader.read_track(self.shard.tracks[track].track_id).map_err(|error| StageError::Failed(error.to_string()))
+    }
+}
+
+/// Sources that are not lists of files are handed a row with this schema.
+fn bare_track() -> SchemaRef {
+    use omar_schemas::Edge;
+    omar_schemas::Track::schema(&omar_schemas::TrackSpec { root: String::new() })
+}
+
+fn is_tokens(schema: &SchemaRef) -> bool {
+    omar_schemas::edge_name(schema) == Some("tokens")
+}

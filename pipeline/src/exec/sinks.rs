@@ -1,0 +1,95 @@
+//! Where rows end up: the caches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use omar_stages::StageError;
+
+use super::shards::{Course, ShardTask};
+use super::{Message, RejectedTrack, RunError};
+use crate::cache::ShardWriter;
+
+/// Writes the shards of a run: rows as they come, a commit when a shard is complete.
+pub(crate) struct Recorder {
+    course: Arc<Course>,
+    open: BTreeMap<u64, OpenShard>,
+}
+
+/// A shard that is being written.
+struct OpenShard {
+    writers: BTreeMap<usize, ShardWriter>,
+    rejects: Vec<RejectedTrack>,
+    tracks: usize,
+}
+
+impl Recorder {
+    pub(crate) fn new(course: Arc<Course>) -> Self {
+        Self { course, open: BTreeMap::new() }
+    }
+
+    /// Begins a shard.
+    pub(crate) fn open(&mut self, task: &ShardTask) -> Result<(), RunError> {
+        let mut writers = BTreeMap::new();
+        for &node in &task.commits {
+            let store = self.course.stores[node].as_ref().expect("nodes that commit have a cache");
+            writers.insert(node, store.writer(&self.course.key(node, task.index)).map_err(|error| self.error(node, &error))?);
+        }
+        self.open.insert(task.epoch, OpenShard { writers, rejects: Vec::new(), tracks: 0 });
+        Ok(())
+    }
+
+    /// Takes what a lane produced. Messages of a shard come in the order of its tracks.
+    pub(crate) fn take(&mut self, task: &ShardTask, message: Message) -> Result<(), RunError> {
+        let shard = self.open.get_mut(&task.epoch).expect("a shard is opened before its rows come");
+        match message {
+            Message::Rows { node, batch } => {
+                let Some(writer) = shard.writers.get_mut(&node) else { return Ok(()) };
+                let started = Instant::now();
+                let written = writer.write(&batch);
+                self.course.network.nodes[node].metrics.busy(started.elapsed());
+                written.map_err(|error| self.error(node, &error))
+            }
+            Message::Crops { .. } => Ok(()),
+            Message::End { rejected } => {
+                shard.tracks += 1;
+                let mut failed = None;
+                for (node, writer) in &mut shard.writers {
+                    if let Err(error) = writer.end_track(rejected.is_none()) {
+                        failed = Some((*node, error));
+                    }
+                }
+                if let Some(reject) = rejected {
+                    shard.rejects.push(reject);
+                }
+                match failed {
+                    Some((node, error)) => Err(self.error(node, &error)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Commits a shard, if all its tracks have been seen; what is incomplete is discarded.
+    pub(crate) fn close(&mut self, task: &ShardTask) -> Result<(), RunError> {
+        let Some(shard) = self.open.remove(&task.epoch) else { return Ok(()) };
+        if shard.tracks < task.shard.tracks.len() {
+            return Ok(());
+        }
+        let rejects: Vec<_> = shard.rejects.iter().map(RejectedTrack::to_record).collect();
+        for (node, writer) in shard.writers {
+            let started = Instant::now();
+            let commit = writer.commit(&rejects).map_err(|error| self.error(node, &error))?;
+            let metrics = &self.course.network.nodes[node].metrics;
+            metrics.busy(started.elapsed());
+            metrics.committed(commit.bytes);
+            self.course.note(node, task.index, commit);
+        }
+        Ok(())
+    }
+
+    fn error(&self, node: usize, error: &crate::cache::CacheError) -> RunError {
+        let source = StageError::Failed(error.to_string());
+        RunError::Stage { node: self.course.network.nodes[node].id.clone(), source }
+    }
+}

@@ -1,0 +1,147 @@
+//! Crops to the stages that see the whole corpus. Each has one owner thread per process, which holds its operator and
+//! all its device state, and reads the epochs in order whichever worker they come from.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::{Scope, StreamVec};
+use timely::scheduling::activate::SyncActivator;
+
+use super::control::Fatal;
+use super::record::Relay;
+use super::tracks::Item;
+use super::{Link, Seat};
+use crate::exec::corpus::CorpusRunner;
+use crate::exec::lane::panic_text;
+use crate::exec::{Message, RunError};
+use crate::stop::Stop;
+
+/// Batches that may wait for the owner thread.
+const QUEUE: usize = 8;
+
+/// A worker's ends of the channels to an owner thread.
+pub(crate) struct Outbox {
+    link: Link<Item, u64>,
+    wake: Sender<SyncActivator>,
+}
+
+/// The owner's ends of the channels to one worker.
+pub(crate) struct Inbox {
+    items: Receiver<Item>,
+    acknowledge: Sender<u64>,
+    wake: Receiver<SyncActivator>,
+}
+
+/// Connects a seat to an owner.
+pub(crate) fn inbox(_node: usize, seat: &mut Seat) -> Inbox {
+    let (to, items) = bounded(QUEUE);
+    let (acknowledge, from) = unbounded();
+    let (wake, waker) = bounded(1);
+    seat.corpora.push(Outbox { link: Link { to, from }, wake });
+    Inbox { items, acknowledge, wake: waker }
+}
+
+/// A thread that owns a corpus stage.
+pub(crate) struct Owner(JoinHandle<()>);
+
+impl Owner {
+    pub(crate) fn spawn(
+        mut runner: CorpusRunner,
+        inboxes: Vec<Inbox>,
+        first_epoch: u64,
+        fatal: Fatal,
+        stop: Stop,
+    ) -> Self {
+        let builder = std::thread::Builder::new().name("corpus".to_owned());
+        let run = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                consume(&mut runner, &inboxes, first_epoch, &fatal, &stop)?;
+                if fatal.is_set() || stop.is_requested() { runner.interrupt() } else { runner.finish() }
+            }));
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => fatal.set(error),
+                Err(panic) => fatal.set(RunError::Failed(format!("a corpus stage panicked: {}", panic_text(&*panic)))),
+            }
+        };
+        Self(builder.spawn(run).expect("the system starts a thread"))
+    }
+
+    pub(crate) fn join(self) {
+        // The thread catches its own panics.
+        let _ended = self.0.join();
+    }
+}
+
+/// Reads epochs in order: epoch `e` comes from worker `e mod workers`, and a worker sends its epochs in order.
+fn consume(
+    runner: &mut CorpusRunner,
+    inboxes: &[Inbox],
+    first_epoch: u64,
+    fatal: &Fatal,
+    stop: &Stop,
+) -> Result<(), RunError> {
+    let wakes: Vec<Option<SyncActivator>> = inboxes.iter().map(|inbox| inbox.wake.recv().ok()).collect();
+    let mut open = vec![true; inboxes.len()];
+    let mut epoch = first_epoch;
+    while open.contains(&true) && !fatal.is_set() {
+        let from = (epoch % inboxes.len() as u64) as usize;
+        while open[from] {
+            match inboxes[from].items.recv_timeout(Duration::from_millis(100)) {
+                Ok(Item::Message { task, message: Message::Crops { batches, .. }, permit }) => {
+                    if !stop.is_requested() {
+                        runner.push(task.position, &batches)?;
+                    }
+                    drop(permit);
+                }
+                Ok(Item::Message { .. }) => {}
+                Ok(Item::End { epoch: ended, .. }) => {
+                    debug_assert_eq!(ended, epoch, "epochs of a worker come in order");
+                    if inboxes[from].acknowledge.send(ended).is_ok()
+                        && let Some(wake) = &wakes[from]
+                    {
+                        let _gone = wake.activate();
+                    }
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) if fatal.is_set() => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => open[from] = false,
+            }
+            if let Some(wake) = wakes[from].as_ref().filter(|_| inboxes[from].items.is_empty()) {
+                let _gone = wake.activate();
+            }
+        }
+        epoch += 1;
+    }
+    Ok(())
+}
+
+/// The operator. Its output carries nothing: its frontier says what has been consumed.
+pub(crate) fn corpus<'scope>(
+    scope: Scope<'scope, u64>,
+    crops: StreamVec<'scope, u64, Item>,
+    outbox: Outbox,
+) -> StreamVec<'scope, u64, ()> {
+    let Outbox { link, wake } = outbox;
+    crops.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "corpus", move |_, info| {
+        let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
+        let activator = scope.activator_for(info.address);
+        let mut relay = Relay::new(link);
+        move |input, _output| {
+            input.for_each(|stamp, items| {
+                for item in items.drain(..) {
+                    relay.queue(item, || stamp.retain_least(0));
+                }
+            });
+            if relay.pump() {
+                activator.activate_after(Duration::from_millis(1));
+            }
+        }
+    })
+}

@@ -1,0 +1,78 @@
+//! The threads that compute. One pool per process, shared by all workers, so no worker is idle while another has work.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use timely::scheduling::activate::SyncActivator;
+
+use crate::exec::RunError;
+use crate::exec::lane::{Lane, panic_text};
+
+/// More jobs than lanes can exist; sending never blocks.
+const QUEUE: usize = 4096;
+
+/// A lane to be advanced, and where it goes afterwards.
+pub(crate) struct Job {
+    pub(crate) slot: u64,
+    pub(crate) lane: Lane,
+    pub(crate) limit: usize,
+    pub(crate) back: Sender<Done>,
+    pub(crate) wake: SyncActivator,
+}
+
+/// A lane that stopped: the recording is complete, or the outbox is full.
+pub(crate) struct Done {
+    pub(crate) slot: u64,
+    /// `None` if it panicked.
+    pub(crate) lane: Option<Lane>,
+    pub(crate) complete: Result<bool, RunError>,
+}
+
+pub(crate) struct Pool {
+    jobs: Option<Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    pub(crate) fn start(threads: usize) -> Self {
+        let (jobs, queue) = bounded::<Job>(QUEUE);
+        let spawn = |index| {
+            let queue = queue.clone();
+            let builder = std::thread::Builder::new().name(format!("pool-{index}"));
+            builder.spawn(move || work(&queue)).expect("the system starts a thread")
+        };
+        Self { jobs: Some(jobs), threads: (0..threads.max(1)).map(spawn).collect() }
+    }
+
+    pub(crate) fn jobs(&self) -> Sender<Job> {
+        self.jobs.clone().expect("a pool has its queue until it is dropped")
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // Jobs catch their own panics, so a thread ends only because the queue is closed.
+            let _closed = thread.join();
+        }
+    }
+}
+
+fn work(queue: &Receiver<Job>) {
+    for Job { slot, mut lane, limit, back, wake } in queue {
+        let advanced = catch_unwind(AssertUnwindSafe(|| lane.advance(limit)));
+        let done = match advanced {
+            Ok(complete) => Done { slot, lane: Some(lane), complete },
+            Err(panic) => {
+                let message = format!("the executor panicked: {}", panic_text(&*panic));
+                Done { slot, lane: None, complete: Err(RunError::Failed(message)) }
+            }
+        };
+        // Both fail only when the worker has gone, and then nobody waits for the result.
+        if back.send(done).is_ok() {
+            let _gone = wake.activate();
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Rows to parquet. The operator passes them to a writer thread and holds back the frontier until the shard is
+//! committed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::{Scope, StreamVec};
+use timely::scheduling::activate::SyncActivator;
+
+use super::control::Fatal;
+use super::tracks::Item;
+use super::{Link, Seat};
+use crate::exec::RunError;
+use crate::exec::lane::panic_text;
+use crate::exec::sinks::Recorder;
+
+/// Messages that may wait for the writer thread; their bytes are bounded by the budget of `tracks`.
+const QUEUE: usize = 256;
+
+/// The worker's ends of the channels to the writer thread.
+pub(crate) struct Outbox {
+    link: Link<Item, u64>,
+    wake: Sender<SyncActivator>,
+}
+
+/// Starts the writer thread of a seat.
+pub(crate) fn spawn(mut recorder: Recorder, seat: &mut Seat, fatal: Fatal) {
+    let (to, items) = bounded(QUEUE);
+    let (acknowledge, from) = unbounded();
+    let (wake, waker) = bounded(1);
+    seat.record = Some(Outbox { link: Link { to, from }, wake });
+    let builder = std::thread::Builder::new().name("writer".to_owned());
+    let run = move || {
+        let written = catch_unwind(AssertUnwindSafe(|| write(&mut recorder, &items, &acknowledge, &waker)));
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => fatal.set(error),
+            Err(panic) => fatal.set(RunError::Failed(format!("the writer panicked: {}", panic_text(&*panic)))),
+        }
+    };
+    builder.spawn(run).expect("the system starts a thread");
+}
+
+fn write(
+    recorder: &mut Recorder,
+    items: &Receiver<Item>,
+    acknowledge: &Sender<u64>,
+    waker: &Receiver<SyncActivator>,
+) -> Result<(), RunError> {
+    let Ok(wake) = waker.recv() else { return Ok(()) };
+    let mut open = None;
+    for item in items {
+        match item {
+            Item::Message { task, message, permit } => {
+                if open != Some(task.epoch) {
+                    recorder.open(&task)?;
+                    open = Some(task.epoch);
+                }
+                recorder.take(&task, message)?;
+                drop(permit);
+            }
+            Item::End { epoch, task } => {
+                if let Some(task) = task {
+                    recorder.close(&task)?;
+                }
+                // Fails only when the worker has gone.
+                if acknowledge.send(epoch).is_ok() {
+                    let _gone = wake.activate();
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The operator. Its output carries nothing: its frontier says what is committed.
+pub(crate) fn record<'scope>(
+    scope: Scope<'scope, u64>,
+    rows: StreamVec<'scope, u64, Item>,
+    outbox: Outbox,
+) -> StreamVec<'scope, u64, ()> {
+    let Outbox { link, wake } = outbox;
+    rows.unary::<timely::container::CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "record", move |_, info| {
+        let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
+        let activator = scope.activator_for(info.address);
+        let mut relay = Relay::new(link);
+        move |input, _output| {
+            input.for_each(|stamp, items| {
+                for item in items.drain(..) {
+                    relay.queue(item, || stamp.retain_least(0));
+                }
+            });
+            if relay.pump() {
+                activator.activate_after(std::time::Duration::from_millis(1));
+            }
+        }
+    })
+}
+
+/// Passes items from an operator to a thread through a bounded channel, never blocking, and holds a capability for
+/// every epoch until the thread has acknowledged its end.
+pub(crate) struct Relay {
+    link: Option<Link<Item, u64>>,
+    queue: VecDeque<Item>,
+    held: BTreeMap<u64, Capability<u64>>,
+}
+
+impl Relay {
+    pub(crate) fn new(link: Link<Item, u64>) -> Self {
+        Self { link: Some(link), queue: VecDeque::new(), held: BTreeMap::new() }
+    }
+
+    pub(crate) fn queue(&mut self, item: Item, capability: impl FnOnce() -> Option<Capability<u64>>) {
+        let epoch = match &item {
+            Item::Message { task, .. } => task.epoch,
+            Item::End { epoch, .. } => *epoch,
+        };
+        if !self.held.contains_key(&epoch) && let Some(capability) = capability() {
+            self.held.insert(epoch, capability);
+        }
+        self.queue.push_back(item);
+    }
+
+    /// Moves what can be moved. Returns whether to look again soon.
+    pub(crate) fn pump(&mut self) -> bool {
+        let Some(link) = &self.link else { return false };
+        while let Ok(epoch) = link.from.try_recv() {
+            self.held.remove(&epoch);
+        }
+        while let Some(item) = self.queue.pop_front() {
+            match link.to.try_send(item) {
+                Ok(()) => {}
+                Err(TrySendError::Full(item)) => {
+                    self.queue.push_front(item);
+                    return true;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    // The thread ended, which it does early only with an error that stops the run.
+                    self.link = None;
+                    self.queue.clear();
+                    return false;
+                }
+            }
+        }
+        false
+    }
+}

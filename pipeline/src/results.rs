@@ -1,0 +1,61 @@
+//! Rows that corpus stages emit (training metrics), as parquet parts in the run folder.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use omar_stages::StageError;
+
+use crate::files::write_parquet;
+
+/// A part is written when this much time has passed since the last one, so that a killed run loses little.
+const PART_EVERY: Duration = Duration::from_secs(30);
+
+/// The newest row of a node, for whoever shows progress.
+pub(crate) type Latest = Arc<Mutex<Option<RecordBatch>>>;
+
+/// Collects rows and writes them in parts: `part-000001.parquet`, ...
+#[derive(Debug)]
+pub(crate) struct ResultLog {
+    folder: Option<PathBuf>,
+    rows: Vec<RecordBatch>,
+    part: usize,
+    written: Instant,
+    latest: Latest,
+}
+
+impl ResultLog {
+    /// Writes to `folder`, after the parts that are already there; or nowhere. `latest` always has the newest rows.
+    pub(crate) fn new(folder: Option<PathBuf>, latest: Latest) -> Self {
+        let part = folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count);
+        Self { folder, rows: Vec::new(), part, written: Instant::now(), latest }
+    }
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// When a part cannot be written.
+    pub(crate) fn append(&mut self, batch: RecordBatch) -> Result<(), StageError> {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch.clone());
+        if self.folder.is_some() {
+            self.rows.push(batch);
+        }
+        if self.written.elapsed() > PART_EVERY { self.close() } else { Ok(()) }
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// When the part cannot be written.
+    pub(crate) fn close(&mut self) -> Result<(), StageError> {
+        self.written = Instant::now();
+        let (Some(folder), Some(first)) = (&self.folder, self.rows.first()) else { return Ok(()) };
+        let merged = arrow::compute::concat_batches(&first.schema(), &self.rows)?;
+        self.part += 1;
+        let path = folder.join(format!("part-{:06}.parquet", self.part));
+        write_parquet(&path, &[merged]).map_err(|error| StageError::Failed(error.to_string()))?;
+        self.rows.clear();
+        Ok(())
+    }
+}

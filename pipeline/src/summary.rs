@@ -1,0 +1,233 @@
+//! What a run did, as a table and as JSON.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use omar_schemas::units::Bytes;
+use omar_schemas::{Edge, Tokens};
+use omar_stages::Scope;
+use serde::Serialize;
+
+use crate::metrics::NodeCounts;
+use crate::plan::Plan;
+use crate::progress::{Monitor, TrainingState, clock, hours};
+use crate::quarantine::RejectClass;
+use crate::render::CodeCounts;
+use crate::run_folder::RunFolder;
+
+/// What a run did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// Name of the graph.
+    pub name: String,
+    /// Stopped from outside, after a clean commit.
+    pub interrupted: bool,
+    /// Wall time in seconds.
+    pub wall_s: f64,
+    /// Recordings in the corpus.
+    pub tracks: u64,
+    /// Shards in the corpus.
+    pub shards: usize,
+    /// Recordings in the quarantine.
+    pub rejected: u64,
+    /// By class.
+    pub rejects: Vec<RejectClass>,
+    /// In the order of the graph.
+    pub nodes: Vec<NodeSummary>,
+    /// The node that the others waited for.
+    pub bottleneck: Option<String>,
+    /// Codes that this run produced, per codebook.
+    pub codebooks: Vec<CodebookSummary>,
+    /// Where the run's files are.
+    pub folder: Option<PathBuf>,
+}
+
+/// What a node did.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeSummary {
+    /// Name of the node.
+    pub node: String,
+    /// Stage.
+    pub stage: String,
+    /// Its counters.
+    #[serde(flatten)]
+    pub counts: NodeCounts,
+    /// Where its cached rows are.
+    pub cache: Option<PathBuf>,
+    /// The last training step.
+    pub training: Option<TrainingState>,
+}
+
+/// How evenly a codebook is used.
+#[derive(Debug, Clone, Serialize)]
+pub struct CodebookSummary {
+    /// Node.
+    pub node: String,
+    /// View.
+    pub view: String,
+    /// Codebook of the view.
+    pub codebook: u32,
+    /// Codes that exist.
+    pub size: u32,
+    /// Codes that occurred.
+    pub used: u64,
+    /// Tokens counted.
+    pub tokens: u64,
+    /// exp of the entropy: how many equally frequent codes would be as surprising.
+    pub perplexity: f64,
+}
+
+impl Summary {
+    pub(crate) fn new(
+        plan: &Plan,
+        monitor: &Monitor,
+        codes: &CodeCounts,
+        folder: Option<&RunFolder>,
+        interrupted: bool,
+        wall: Duration,
+    ) -> Self {
+        let nodes: Vec<NodeSummary> = plan
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| NodeSummary {
+                node: node.id.clone(),
+                stage: node.stage_name.to_owned(),
+                counts: monitor.counts(index),
+                cache: monitor.course.stores[index].as_ref().map(|store| store.folder().to_owned()),
+                training: monitor.training(index),
+            })
+            .collect();
+        // Track-level nodes share the pool; a corpus stage has a thread (and, inside candle, the pool's cores).
+        let load = |index: usize| match plan.nodes[index].scope {
+            Scope::Corpus { .. } => nodes[index].counts.busy_s,
+            _ => nodes[index].counts.busy_s / plan.resources.thread_count() as f64,
+        };
+        let busiest = (0..nodes.len()).max_by(|&a, &b| load(a).total_cmp(&load(b)));
+        Self {
+            name: plan.name.clone(),
+            interrupted,
+            wall_s: wall.as_secs_f64(),
+            tracks: monitor.tracks(),
+            shards: monitor.course.corpus.shards.len(),
+            rejected: monitor.quarantine.count(),
+            rejects: monitor.quarantine.classes(),
+            bottleneck: busiest.filter(|&index| load(index) > 0.0).map(|index| nodes[index].node.clone()),
+            codebooks: codebooks(plan, codes),
+            folder: folder.map(|folder| folder.path().to_owned()),
+            nodes,
+        }
+    }
+
+    /// The closing report.
+    pub fn to_table(&self) -> String {
+        let mut rows = vec![
+            ["node", "stage", "cpu s", "rows", "cached", "audio", "rejected", "in memory", "on disk"].map(str::to_owned),
+        ];
+        for node in &self.nodes {
+            let counts = &node.counts;
+            let dash = |text: String, shown: bool| if shown { text } else { "-".to_owned() };
+            let cached = format!("{}/{} shards", counts.shards_cached, self.shards);
+            rows.push([
+                node.node.clone(),
+                node.stage.clone(),
+                format!("{:.2}", counts.busy_s),
+                counts.rows_out.to_string(),
+                dash(cached, node.cache.is_some()),
+                dash(hours(counts.audio_s), counts.audio_s > 0.0),
+                dash(counts.rejected.to_string(), counts.rejected > 0),
+                dash(Bytes(counts.bytes_out).to_string(), counts.bytes_out > 0),
+                dash(Bytes(counts.bytes_committed).to_string(), counts.bytes_committed > 0),
+            ]);
+        }
+        let mut text = align(&rows);
+        let _infallible = writeln!(text, "\n{}", self.closing());
+        text
+    }
+
+    fn closing(&self) -> String {
+        let mut lines = Vec::new();
+        let ended = if self.interrupted { "stopped cleanly" } else { "done" };
+        let bottleneck = self.bottleneck.as_ref().map(|node| format!("; bottleneck: {node}")).unwrap_or_default();
+        lines.push(format!(
+            "{ended} in {}: {} tracks in {} shards, {} rejected{bottleneck}",
+            clock(self.wall_s),
+            self.tracks,
+            self.shards,
+            self.rejected
+        ));
+        for class in &self.rejects {
+            lines.push(format!("  {} {}", class.count, class.class));
+            lines.extend(class.examples.iter().map(|e| format!("    {}: {}", e.path, e.message)));
+        }
+        for node in &self.nodes {
+            if let Some(state) = &node.training {
+                let times = state.accuracy / state.chance;
+                lines.push(format!(
+                    "{}: step {}/{}, loss {:.3}, accuracy {:.1} % ({times:.0} times chance)",
+                    node.node,
+                    state.step,
+                    state.steps,
+                    state.loss,
+                    state.accuracy * 100.0
+                ));
+            }
+            if node.cache.is_some() && node.counts.shards_committed == 0 && node.counts.shards_cached > 0 {
+                lines.push(format!("{}: all {} shards were cached", node.node, node.counts.shards_cached));
+            }
+        }
+        for book in &self.codebooks {
+            let share = 100.0 * book.used as f64 / f64::from(book.size);
+            lines.push(format!(
+                "{}/{} codebook {}: {share:.0} % of {} codes used, perplexity {:.0}",
+                book.node, book.view, book.codebook, book.size, book.perplexity
+            ));
+        }
+        for node in self.nodes.iter().filter(|node| node.cache.is_some()) {
+            let path = node.cache.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            lines.push(format!("{}: {path}", node.node));
+        }
+        lines.extend(self.folder.as_ref().map(|folder| format!("run folder: {}", folder.display())));
+        lines.join("\n")
+    }
+}
+
+fn codebooks(plan: &Plan, codes: &CodeCounts) -> Vec<CodebookSummary> {
+    let mut books = Vec::new();
+    for ((node, stream, codebook), counts) in codes.by_codebook() {
+        let node = &plan.nodes[node as usize];
+        let Ok(spec) = Tokens::spec(&node.schema) else { continue };
+        let stream = &spec.streams[stream as usize];
+        let tokens: u64 = counts.iter().map(|(_, count)| count).sum();
+        let entropy: f64 = counts.iter().map(|&(_, count)| count as f64 / tokens as f64).map(|p| -p * p.ln()).sum();
+        books.push(CodebookSummary {
+            node: node.id.clone(),
+            view: stream.view.clone(),
+            codebook,
+            size: stream.codebook_size,
+            used: counts.len() as u64,
+            tokens,
+            perplexity: entropy.exp(),
+        });
+    }
+    books
+}
+
+/// Columns padded to equal width: names to the left, numbers to the right.
+pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,75 @@
+//! How long do features and tokens of one 30 s crop at 24 kHz take, on one thread?
+//!
+//! `cargo run --release -p omar-stages --example bench_features [ROUNDS]`; ROUNDS is 40 unless given. Prints the median
+//! and the fastest round, in milliseconds per crop, and seconds of audio per second of work at the median.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
+
+use std::time::Instant;
+
+use omar_stages::dsp::mel::MelConfig;
+use omar_stages::dsp::patch::PatchShape;
+use omar_stages::dsp::view::{ViewConfig, WaveformConfig};
+use omar_stages::quantize::finite_scalar::Bound;
+use omar_stages::quantize::{FiniteScalar, FiniteScalarConfig, Quantizer, RandomProjection, RandomProjectionConfig};
+
+const CROP_S: f64 = 30.0;
+const SAMPLES: usize = 720_000;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let rounds = std::env::args().nth(1).map_or(Ok(40), |rounds| rounds.parse())?;
+    let samples: Vec<f32> = noise(SAMPLES);
+    println!("{:32} {:>10} {:>10} {:>12}", "one 30 s crop at 24 kHz", "median ms", "best ms", "x real time");
+
+    let mut patches = Vec::new();
+    for (name, config, frames) in [
+        ("mel 512/320/96", ViewConfig::Mel(MelConfig::mel_24k()), 3),
+        ("waveform", ViewConfig::Waveform(WaveformConfig::default()), 960),
+    ] {
+        let mut view = config.build()?;
+        let mut out = vec![0.0; view.frames(SAMPLES) * view.bins()];
+        time(name, rounds, || view.forward_into(&samples, &mut out))?;
+        let shape = PatchShape::new(frames, view.bins())?;
+        let mut cut = vec![0.0; 750 * shape.values()];
+        time(&format!("{name}, patches at 25 Hz"), rounds, || shape.cut_into(&out, &mut cut))?;
+        patches.push((name, shape.values(), cut));
+    }
+
+    for (name, input_len, patches) in &patches {
+        for (codebooks, codebook_size) in [(1, 8192), (1, 8196), (4, 1024), (4, 8192), (1, 32_768)] {
+            let config = RandomProjectionConfig { input_len: *input_len, codebooks, codebook_size, codebook_dim: 16 };
+            let mut quantizer = RandomProjection::seeded(config, 0)?;
+            let mut tokens = vec![0; 750 * codebooks];
+            let what = format!("{name}, {codebooks} x {codebook_size} x 16");
+            time(&what, rounds, || quantizer.forward_into(patches, &mut tokens))?;
+        }
+        let config = FiniteScalarConfig { input_len: *input_len, levels: vec![6; 5], bound: Bound::Symmetric };
+        let mut quantizer = FiniteScalar::seeded(config, 0)?;
+        let mut tokens = vec![0; 750];
+        time(&format!("{name}, FSQ 6^5"), rounds, || quantizer.forward_into(patches, &mut tokens))?;
+    }
+    Ok(())
+}
+
+/// Runs `work` a few times to warm up, then `rounds` times against the clock.
+fn time<E>(name: &str, rounds: usize, mut work: impl FnMut() -> Result<(), E>) -> Result<(), E> {
+    for _ in 0..3 {
+        work()?;
+    }
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    println!("{name:32} {:>10.3} {:>10.3} {:>12.0}", median * 1e3, times[0] * 1e3, CROP_S / median);
+    Ok(())
+}
+
+/// White noise in [-0.5, 0.5).
+fn noise(len: usize) -> Vec<f32> {
+    let mut random = omar_stages::seed::Random::new(1, &[]);
+    (0..len).map(|_| random.uniform() as f32 - 0.5).collect()
+}

@@ -1,0 +1,172 @@
+//! Views: the representations of a signal that a model reads or predicts.
+//!
+//! A view turns samples into a `(frames, bins)` matrix. To add one: a file with its transform and `impl View`, and a
+//! variant of [`ViewConfig`] with its four lines below. The `features` and `tokenize` stages know views only through
+//! these two types.
+
+use super::DspError;
+use super::compress::Standardize;
+use super::mel::{MelConfig, MelSpectrogram};
+
+/// A planned representation.
+pub trait View: Send {
+    /// Values per frame.
+    fn bins(&self) -> usize;
+
+    /// Frames over `samples` samples.
+    fn frames(&self, samples: usize) -> usize;
+
+    /// Computes the representation.
+    ///
+    /// # Shapes
+    /// `samples`: `(samples,)`, mono; `out`: `(frames, bins)`, frame-major.
+    ///
+    /// # Errors
+    /// [`DspError::Empty`] without samples, [`DspError::Length`] when `out` has another length.
+    fn forward_into(&mut self, samples: &[f32], out: &mut [f32]) -> Result<(), DspError>;
+
+    /// Computes the representation into a new vector.
+    ///
+    /// # Errors
+    /// [`DspError::Empty`] without samples.
+    fn forward(&mut self, samples: &[f32]) -> Result<Vec<f32>, DspError> {
+        let mut out = vec![0.0; self.frames(samples.len()) * self.bins()];
+        self.forward_into(samples, &mut out)?;
+        Ok(out)
+    }
+}
+
+/// The configuration of any view.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ViewConfig {
+    /// Mel spectrogram.
+    Mel(MelConfig),
+    /// The samples themselves.
+    Waveform(WaveformConfig),
+}
+
+impl ViewConfig {
+    /// The name of the view: its key in a graph and its column on an edge.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mel(_) => "mel",
+            Self::Waveform(_) => "waveform",
+        }
+    }
+
+    /// Samples from one frame to the next.
+    pub fn hop_len(&self) -> usize {
+        match self {
+            Self::Mel(mel) => mel.hop_len,
+            Self::Waveform(_) => 1,
+        }
+    }
+
+    /// Values per frame.
+    pub fn bins(&self) -> usize {
+        match self {
+            Self::Mel(mel) => mel.n_mels,
+            Self::Waveform(_) => 1,
+        }
+    }
+
+    /// Refuses parameters outside their range, without planning anything.
+    ///
+    /// # Errors
+    /// [`DspError::Param`] naming the first such parameter.
+    pub fn check(&self) -> Result<(), DspError> {
+        match self {
+            Self::Mel(mel) => mel.check(),
+            Self::Waveform(waveform) => waveform.standardize.pairs(1).map(drop),
+        }
+    }
+
+    /// Plans the view.
+    ///
+    /// # Errors
+    /// [`DspError::Param`] as in [`ViewConfig::check`].
+    pub fn build(&self) -> Result<Box<dyn View>, DspError> {
+        Ok(match self {
+            Self::Mel(mel) => Box::new(MelSpectrogram::new(mel)?),
+            Self::Waveform(waveform) => Box::new(Waveform::new(waveform)?),
+        })
+    }
+}
+
+/// Parameters of the waveform view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaveformConfig {
+    /// Standardisation of the samples. There is one bin.
+    pub standardize: Standardize,
+}
+
+impl Default for WaveformConfig {
+    /// The constants of the published 24 kHz models.
+    fn default() -> Self {
+        Self { standardize: Standardize::Global { mean: 0.0, std: 0.190_856_374_099_031_1 } }
+    }
+}
+
+/// The samples themselves, standardised: one bin, one frame per sample.
+pub struct Waveform {
+    mean: f32,
+    std: f32,
+}
+
+impl Waveform {
+    /// A waveform view.
+    ///
+    /// # Errors
+    /// [`DspError::Param`] as in [`Standardize::pairs`].
+    pub fn new(config: &WaveformConfig) -> Result<Self, DspError> {
+        let (mean, std) = config.standardize.pairs(1)?[0];
+        Ok(Self { mean, std })
+    }
+}
+
+impl View for Waveform {
+    fn bins(&self) -> usize {
+        1
+    }
+
+    fn frames(&self, samples: usize) -> usize {
+        samples
+    }
+
+    fn forward_into(&mut self, samples: &[f32], out: &mut [f32]) -> Result<(), DspError> {
+        if samples.is_empty() {
+            return Err(DspError::Empty);
+        }
+        DspError::check_len("features", out.len(), samples.len())?;
+        for (slot, sample) in out.iter_mut().zip(samples) {
+            *slot = (sample - self.mean) / self.std;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_view_says_how_long_its_output_is() {
+        for config in [ViewConfig::Mel(MelConfig::mel_24k()), ViewConfig::Waveform(WaveformConfig::default())] {
+            config.check().unwrap();
+            let mut view = config.build().unwrap();
+            assert_eq!(view.bins(), config.bins());
+            for samples in [1, 319, 320, 4_000] {
+                let out = view.forward(&vec![0.1; samples]).unwrap();
+                assert_eq!(out.len(), view.frames(samples) * view.bins(), "{}", config.name());
+            }
+            assert_eq!(view.forward(&[]), Err(DspError::Empty));
+            assert!(matches!(view.forward_into(&[0.0; 640], &mut [0.0; 5]), Err(DspError::Length { found: 5, .. })));
+        }
+    }
+
+    #[test]
+    fn the_waveform_is_standardised() {
+        let config = WaveformConfig { standardize: Standardize::Global { mean: 1.0, std: 2.0 } };
+        assert_eq!(Waveform::new(&config).unwrap().forward(&[1.0, 5.0]).unwrap(), [0.0, 2.0]);
+    }
+}

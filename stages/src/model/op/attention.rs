@@ -1,0 +1,95 @@
+//! Multi-head attention over a fused projection of queries, keys and values.
+
+use super::super::kernel::attention::Attention as Kernel;
+use super::super::kernel::storage::{slice, values};
+use super::super::pass::{Dropout, Form};
+use super::super::rotary::Angles;
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
+use std::sync::Arc;
+
+/// What attention is made of, beside its input.
+#[derive(Clone, Debug)]
+pub struct AttentionShape {
+    /// Number of heads.
+    pub heads: usize,
+    /// Whether position `i` sees positions `0..=i` only.
+    pub causal: bool,
+    /// Rotation of queries and keys, where there is one; for at least as many positions as the input has.
+    pub angles: Option<Arc<Angles>>,
+    /// Dropout of the attention weights.
+    pub drop: Option<Dropout>,
+}
+
+/// `dropout(softmax(q k^T / sqrt(head_dim))) v` for every head.
+///
+/// # Shapes
+/// `qkv (batch, positions, 3 dim)`, the last dimension being (part, head, head_dim); the result is
+/// `(batch, positions, dim)`.
+pub fn attention(qkv: &Tensor, shape: AttentionShape, form: Form) -> Result<Tensor> {
+    match form {
+        Form::Kernels => qkv.contiguous()?.apply_op1(Attention(shape)),
+        Form::Composed => composed(qkv, &shape),
+    }
+}
+
+fn composed(qkv: &Tensor, shape: &AttentionShape) -> Result<Tensor> {
+    let (batch, positions, width) = qkv.dims3()?;
+    let (heads, head_dim) = (shape.heads, width / 3 / shape.heads);
+    let parts = qkv.reshape((batch, positions, 3, heads, head_dim))?;
+    let part = |i: usize| parts.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+    let (mut q, mut k, v) = (part(0)?, part(1)?, part(2)?);
+    if let Some(angles) = &shape.angles {
+        (q, k) = (angles.apply(&q)?, angles.apply(&k)?);
+    }
+    let mut scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (head_dim as f64).sqrt())?;
+    if shape.causal {
+        let hidden: Vec<f32> = (0..positions * positions)
+            .map(|i| if i % positions > i / positions { f32::NEG_INFINITY } else { 0.0 })
+            .collect();
+        scores = scores.broadcast_add(&Tensor::from_vec(hidden, (positions, positions), qkv.device())?)?;
+    }
+    let top = scores.max_keepdim(D::Minus1)?.detach();
+    let weights = scores.broadcast_sub(&top)?.exp()?;
+    let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+    let weights = super::dropout(&weights, shape.drop, Form::Composed)?;
+    weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, positions, width / 3))
+}
+
+struct Attention(AttentionShape);
+
+impl Attention {
+    fn kernel(&self, qkv: &Shape) -> Result<Kernel<'_>> {
+        let (batch, positions, width) = qkv.dims3()?;
+        let head_dim = width / 3 / self.0.heads;
+        if width != 3 * self.0.heads * head_dim {
+            bail!("attention: width {width} is not three times a multiple of {} heads", self.0.heads);
+        }
+        Ok(Kernel {
+            batch,
+            positions,
+            heads: self.0.heads,
+            head_dim,
+            causal: self.0.causal,
+            angles: self.0.angles.as_deref(),
+            dropout: self.0.drop,
+        })
+    }
+}
+
+impl CustomOp1 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout) -> Result<(CpuStorage, Shape)> {
+        let kernel = self.kernel(l1.shape())?;
+        let shape = (kernel.batch, kernel.positions, kernel.heads * kernel.head_dim);
+        Ok((CpuStorage::F32(kernel.forward(slice(s1, l1)?)), shape.into()))
+    }
+
+    fn bwd(&self, qkv: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let dqkv = self.kernel(qkv.shape())?.backward(&values(qkv)?, &values(&grad)?);
+        Ok(Some(super::tensor(dqkv, qkv)?))
+    }
+}

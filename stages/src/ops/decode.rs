@@ -1,0 +1,208 @@
+//! `decode`: recordings to mono samples at the rate of each file, block by block.
+//!
+//! Input edge `track`, output edge `audio`. A file that cannot be used is rejected with the class and the sentence of
+//! its [`DecodeError`]; so is a file that makes a codec panic. At most a few blocks of a recording exist at a time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, ListArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use omar_schemas::units::{Bytes, Duration};
+use omar_schemas::{Audio, AudioSpec, Edge, Origin, Track};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{DecodeError, DecodeOptions, Decoder, Downmix, Limits};
+use crate::error::{BindError, Rejection, StageError};
+use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
+
+/// Blocks emitted before the operator lets others work: about 6 s of audio.
+const BLOCKS_AT_A_TIME: usize = 4;
+
+/// Parameters of `decode`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecodeParams {
+    /// How the channels of a file become one.
+    #[serde(default)]
+    pub downmix: Mix,
+    /// Longest recording that is accepted, with its unit. Longer ones are rejected as `too_long`.
+    #[serde(default = "default_max_duration")]
+    pub max_duration: Duration,
+    /// Largest file that is accepted, with its unit. Larger ones are rejected as `too_large`.
+    #[serde(default = "default_max_file")]
+    pub max_file: Bytes,
+}
+
+/// How the channels of a file become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mix {
+    /// The mean of all channels.
+    #[default]
+    Mean,
+    /// The first channel.
+    Left,
+    /// The second channel; the only one of a mono file.
+    Right,
+}
+
+fn default_max_duration() -> Duration {
+    Duration::from_secs(Limits::default().max_duration_s)
+}
+
+fn default_max_file() -> Bytes {
+    Bytes(Limits::default().max_file_len)
+}
+
+/// The bound stage.
+#[derive(Debug)]
+pub struct Decode {
+    root: PathBuf,
+    options: DecodeOptions,
+    schema: SchemaRef,
+}
+
+impl StageKind for Decode {
+    const NAME: &'static str = "decode";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str =
+        "the samples of audio files, mixed to mono (WAV, FLAC, MP3, Ogg Vorbis, AAC, ALAC, AIFF, CAF, Matroska)";
+    const EXAMPLE: &'static str = "{stage: decode, from: tracks, params: {downmix: mean, max_duration: 2h}}";
+    const SCOPE: Scope = Scope::Track;
+    const INPUTS: &'static [&'static str] = &["in"];
+    type Params = DecodeParams;
+
+    fn bind(params: DecodeParams, inputs: &Inputs<'_>) -> Result<Self, BindError> {
+        let root = PathBuf::from(inputs.spec::<Track>("in")?.root);
+        if params.max_duration.seconds() <= 0.0 {
+            return Err(BindError::param("max_duration", "no recording is shorter than nothing"));
+        }
+        let limits = Limits {
+            max_duration_s: params.max_duration.seconds(),
+            max_file_len: params.max_file.0,
+            ..Limits::default()
+        };
+        let downmix = match params.downmix {
+            Mix::Mean => Downmix::Mean,
+            Mix::Left => Downmix::Left,
+            Mix::Right => Downmix::Right,
+        };
+        let options = DecodeOptions { limits, downmix, ..DecodeOptions::default() };
+        Ok(Self { root, options, schema: Audio::schema(&AudioSpec { sample_rate: None }) })
+    }
+}
+
+impl Stage for Decode {
+    fn output(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn start(&self, _: &StageContext) -> Result<Box<dyn Operator>, StageError> {
+        Ok(Box::new(DecodeOperator {
+            root: self.root.clone(),
+            options: self.options.clone(),
+            schema: self.schema.clone(),
+            current: None,
+        }))
+    }
+}
+
+struct DecodeOperator {
+    root: PathBuf,
+    options: DecodeOptions,
+    schema: SchemaRef,
+    current: Option<Current>,
+}
+
+/// The recording being decoded.
+struct Current {
+    origin: Origin,
+    decoder: Decoder,
+    start: u64,
+}
+
+impl Operator for DecodeOperator {
+    fn push(&mut self, _: Port, batch: &RecordBatch, out: &mut dyn Output) -> Result<Progress, StageError> {
+        if batch.num_rows() != 1 {
+            return Err(StageError::Failed(format!("expected one recording at a time, found {}", batch.num_rows())));
+        }
+        let origin = Origin::read(batch, 0)?;
+        match open(&self.root.join(&origin.path), &self.options) {
+            Ok(decoder) => self.current = Some(Current { origin, decoder, start: 0 }),
+            Err(rejection) => out.reject(origin.track_id, rejection),
+        }
+        self.resume(out)
+    }
+
+    fn resume(&mut self, out: &mut dyn Output) -> Result<Progress, StageError> {
+        for _ in 0..BLOCKS_AT_A_TIME {
+            let Some(current) = &mut self.current else { return Ok(Progress::Idle) };
+            let mut samples = Vec::with_capacity(self.options.block_len);
+            match guarded(|| current.decoder.next_block(&mut samples)) {
+                Ok(true) => {
+                    let block = Block {
+                        sample_rate: current.decoder.info().sample_rate,
+                        start: current.start,
+                        declared_len: current.decoder.info().declared_len,
+                        samples,
+                    };
+                    current.start += block.samples.len() as u64;
+                    out.emit(block.into_batch(&self.schema, &current.origin)?);
+                }
+                Ok(false) => self.current = None,
+                Err(rejection) => {
+                    out.reject(current.origin.track_id, rejection);
+                    self.current = None;
+                }
+            }
+        }
+        Ok(Progress::Pending)
+    }
+
+    fn flush(&mut self, _: &mut dyn Output) -> Result<(), StageError> {
+        self.current = None;
+        Ok(())
+    }
+}
+
+fn open(path: &Path, options: &DecodeOptions) -> Result<Decoder, Rejection> {
+    guarded(|| Decoder::open(path, options))
+}
+
+/// Runs a codec; a panic in it is a fault of the file.
+fn guarded<T>(work: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, Rejection> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(Rejection::new(error.class().as_str(), error.to_string())),
+        Err(_) => Err(Rejection::new("corrupt", "the audio is damaged: it makes the codec panic")),
+    }
+}
+
+/// A row of an [`Audio`] edge.
+pub(super) struct Block {
+    pub(super) sample_rate: u32,
+    pub(super) start: u64,
+    pub(super) declared_len: Option<u64>,
+    pub(super) samples: Vec<f32>,
+}
+
+impl Block {
+    /// Packs the block into a batch of one row, without copying the samples.
+    pub(super) fn into_batch(self, schema: &SchemaRef, origin: &Origin) -> Result<RecordBatch, StageError> {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let offsets = OffsetBuffer::from_lengths([self.samples.len()]);
+        let samples = ListArray::try_new(item, offsets, Arc::new(Float32Array::from(self.samples)), None)?;
+        let mut columns = origin.columns(1);
+        columns.extend([
+            Arc::new(UInt32Array::from(vec![self.sample_rate])) as ArrayRef,
+            Arc::new(UInt64Array::from(vec![self.start])),
+            Arc::new(UInt64Array::from(vec![self.declared_len])),
+            Arc::new(samples),
+        ]);
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}

@@ -1,0 +1,149 @@
+//! `resample`: every track to one sample rate.
+//!
+//! Input edge `audio` (any rates), output edge `audio` (one rate). See [`crate::dsp::resample`] for what it does to the
+//! signal: no delay, exact lengths, the same samples however a track was cut into blocks.
+
+use arrow::array::{Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::datatypes::SchemaRef;
+use omar_schemas::{Audio, AudioSpec, Edge, Origin, column, list_values};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::decode::Block;
+use crate::dsp::resample::{Method, ResampleError, Resampler};
+use crate::error::{BindError, Rejection, StageError};
+use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
+
+/// Rates that music is worked on at, in Hz.
+const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
+
+/// Parameters of `resample`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResampleParams {
+    /// Rate that every track gets, in Hz: 24000 for the published models, 16000 for the first of them.
+    pub sample_rate: u32,
+    /// How to compute the samples between the samples.
+    #[serde(default)]
+    pub method: Method,
+}
+
+/// The bound stage.
+#[derive(Debug)]
+pub struct Resample {
+    params: ResampleParams,
+    schema: SchemaRef,
+}
+
+impl StageKind for Resample {
+    const NAME: &'static str = "resample";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "every track at one sample rate";
+    const EXAMPLE: &'static str = "{stage: resample, from: audio, params: {sample_rate: 24000}}";
+    const SCOPE: Scope = Scope::Track;
+    const INPUTS: &'static [&'static str] = &["in"];
+    type Params = ResampleParams;
+
+    fn bind(params: ResampleParams, inputs: &Inputs<'_>) -> Result<Self, BindError> {
+        inputs.spec::<Audio>("in")?;
+        let rate = params.sample_rate;
+        if !RATES.contains(&rate) {
+            let error = BindError::param("sample_rate", format!("expected a rate in Hz, found {rate}"));
+            return Err(if rate < 400 { error.hint(format!("{rate} kHz is `{}`", rate * 1000)) } else { error });
+        }
+        let schema = Audio::schema(&AudioSpec { sample_rate: Some(rate) });
+        Ok(Self { params, schema })
+    }
+}
+
+impl Stage for Resample {
+    fn output(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn start(&self, _: &StageContext) -> Result<Box<dyn Operator>, StageError> {
+        Ok(Box::new(ResampleOperator {
+            params: self.params.clone(),
+            schema: self.schema.clone(),
+            plan: None,
+            track: None,
+        }))
+    }
+}
+
+struct ResampleOperator {
+    params: ResampleParams,
+    schema: SchemaRef,
+    /// The filter of the last input rate, kept from track to track.
+    plan: Option<(u32, Resampler)>,
+    track: Option<Current>,
+}
+
+/// The track being resampled.
+struct Current {
+    origin: Origin,
+    start: u64,
+    declared_len: Option<u64>,
+}
+
+impl ResampleOperator {
+    fn plan(&mut self, input_rate: u32) -> Result<&mut Resampler, ResampleError> {
+        let planned = self.plan.take().filter(|(rate, _)| *rate == input_rate);
+        let plan = match planned {
+            Some(plan) => plan,
+            None => (input_rate, Resampler::new(input_rate, self.params.sample_rate, self.params.method)?),
+        };
+        Ok(&mut self.plan.insert(plan).1)
+    }
+
+    fn emit(&mut self, samples: Vec<f32>, out: &mut dyn Output) -> Result<(), StageError> {
+        let Some(track) = self.track.as_mut().filter(|_| !samples.is_empty()) else { return Ok(()) };
+        let (start, declared_len) = (track.start, track.declared_len);
+        track.start += samples.len() as u64;
+        let block = Block { sample_rate: self.params.sample_rate, start, declared_len, samples };
+        out.emit(block.into_batch(&self.schema, &track.origin)?);
+        Ok(())
+    }
+}
+
+impl Operator for ResampleOperator {
+    fn push(&mut self, _: Port, batch: &RecordBatch, out: &mut dyn Output) -> Result<Progress, StageError> {
+        let rates = column::<UInt32Array>(batch, "sample_rate")?;
+        let lengths = column::<UInt64Array>(batch, "declared_len")?;
+        for row in 0..batch.num_rows() {
+            let samples = list_values(batch, "samples", row)?;
+            let resampler = match self.plan(rates.value(row)) {
+                Ok(resampler) => resampler,
+                Err(error) => {
+                    let origin = Origin::read(batch, row)?;
+                    out.reject(origin.track_id, Rejection::new("unsupported", error.to_string()));
+                    return Ok(Progress::Idle);
+                }
+            };
+            let mut resampled = Vec::with_capacity(resampler.output_len(samples.len() as u64) as usize);
+            resampler.push(samples, &mut resampled).map_err(failed)?;
+            let declared_len = lengths.is_valid(row).then(|| resampler.output_len(lengths.value(row)));
+            if self.track.is_none() {
+                self.track = Some(Current { origin: Origin::read(batch, row)?, start: 0, declared_len });
+            }
+            self.emit(resampled, out)?;
+        }
+        Ok(Progress::Idle)
+    }
+
+    fn flush(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
+        if let Some((_, resampler)) = &mut self.plan {
+            let mut rest = Vec::new();
+            resampler.finish(&mut rest).map_err(failed)?;
+            self.emit(rest, out)?;
+        }
+        self.track = None;
+        Ok(())
+    }
+}
+
+/// The arithmetic fails only when it is used wrongly, which no file can bring about.
+#[expect(clippy::needless_pass_by_value, reason = "it is an argument of map_err")]
+fn failed(error: ResampleError) -> StageError {
+    StageError::Failed(error.to_string())
+}

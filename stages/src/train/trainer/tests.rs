@@ -1,0 +1,167 @@
+//! The trainer learns, repeats itself, and goes on after a restart as if nothing had happened.
+
+use super::*;
+use crate::model::{ConformerConfig, MaskMethod, Norm};
+
+fn config() -> TrainerConfig {
+    // A beta that serde_json does not read back to the last bit.
+    let norm = Norm::Deepnorm { alpha: None, beta: Some(0.022_386_873_579_657_126) };
+    let conformer =
+        ConformerConfig { dropout: 0.1, input_dropout: 0.05, kernel: 7, norm, ..ConformerConfig::new(2, 24, 3) };
+    TrainerConfig {
+        model: MaskedModelConfig { conformer, patch_dim: 10, codebook_size: 19, streams: 2 },
+        masking: Masking { probability: 0.6, span: 4, method: MaskMethod::Noise },
+        optimizer: OptimizerConfig { lr: 1e-2, warmup: 3, clip: Some(1.0), ..OptimizerConfig::default() },
+        steps: 40,
+    }
+}
+
+/// Minibatch `i` of an endless stream: smooth patches, whose tokens are a function of the patch.
+fn minibatch(i: u64) -> Minibatch {
+    let (batch, positions) = (3, 30);
+    let stream = Stream::new(9, "trainer tests").at(i);
+    let mut patches = Vec::new();
+    let mut tokens = Vec::new();
+    for b in 0..batch as u64 {
+        let (speed, phase) = (0.01 + 0.02 * stream.uniform(2 * b), 6.0 * stream.uniform(2 * b + 1));
+        for t in 0..positions {
+            let angle = phase + speed * t as f32;
+            patches.extend((0..10).map(|d| (angle * (1.0 + d as f32 * 0.3)).sin()));
+            let code = ((angle.sin() + 1.0) * 0.5 * 18.99) as u32;
+            tokens.extend([code, 18 - code]);
+        }
+    }
+    Minibatch {
+        patches: Tensor::from_vec(patches, (batch, positions, 10), &Device::Cpu).expect("the shape fits"),
+        tokens: Tensor::from_vec(tokens, (batch, positions, 2), &Device::Cpu).expect("the shape fits"),
+        keys: (0..batch as u64).map(|b| CropKey { track: i * 3 + b, crop: 0 }).collect(),
+    }
+}
+
+fn bytes(trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, tensor) in trainer.model.weights().tensors().into_iter().chain(trainer.optimizer.tensors()) {
+        let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).expect("values");
+        all.push((name, values.iter().flat_map(|v| v.to_bits().to_le_bytes()).collect()));
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn loss_falls_and_accuracy_rises() {
+    let mut trainer = Trainer::new(config(), &Device::Cpu, 1).expect("the configuration is valid");
+    let steps: Vec<StepMetrics> = (0..40).map(|i| trainer.step(&minibatch(i)).expect("a step")).collect();
+    let mean = |steps: &[StepMetrics]| steps.iter().map(|s| s.loss).sum::<f64>() / steps.len() as f64;
+    // Guessing costs ln 19 = 2.94.
+    assert!((steps[0].loss - 19f64.ln()).abs() < 0.5, "{}", steps[0].loss);
+    assert!(mean(&steps[35..]) < mean(&steps[..5]) - 0.3, "{} {}", mean(&steps[..5]), mean(&steps[35..]));
+    let last = &steps[39];
+    assert_eq!(last.step, 40);
+    let mean = f64::from(last.stream_accuracy.iter().sum::<f32>()) / 2.0;
+    assert!((last.accuracy - mean).abs() < 1e-6 && last.masked > 0 && last.grad_norm > 0.0);
+    let valid = trainer.evaluate(&minibatch(1000)).expect("an evaluation");
+    assert_eq!(valid, trainer.evaluate(&minibatch(1000)).expect("an evaluation"));
+    assert!(valid.means().0 < 2.9);
+}
+
+#[test]
+fn resuming_is_bit_exact() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut whole = Trainer::new(config(), &Device::Cpu, 7).expect("the configuration is valid");
+    for i in 0..8 {
+        whole.step(&minibatch(i)).expect("a step");
+    }
+    let mut first = Trainer::new(config(), &Device::Cpu, 7).expect("the configuration is valid");
+    for i in 0..4 {
+        first.step(&minibatch(i)).expect("a step");
+    }
+    let path = first.save(dir.path(), serde_json::json!({"consumed": 4})).expect("it is saved");
+    drop(first);
+    let mut second = Trainer::new(config(), &Device::Cpu, 7).expect("the configuration is valid");
+    assert_eq!(second.resume(&path).expect("it resumes"), serde_json::json!({"consumed": 4}));
+    assert_eq!(second.step_count(), 4);
+    for i in 4..8 {
+        second.step(&minibatch(i)).expect("a step");
+    }
+    assert!(bytes(&whole) == bytes(&second), "the resumed run differs");
+    let other = Trainer::new(config(), &Device::Cpu, 8).expect("the configuration is valid");
+    assert!(bytes(&other) != bytes(&whole));
+}
+
+#[test]
+fn resuming_something_else_is_refused_with_the_difference() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let trainer = Trainer::new(config(), &Device::Cpu, 7).expect("the configuration is valid");
+    let path = trainer.save(dir.path(), serde_json::Value::Null).expect("it is saved");
+    let mut changed = config();
+    changed.optimizer.lr = 1e-3;
+    let error = Trainer::new(changed, &Device::Cpu, 7).expect("valid").resume(&path).expect_err("lr differs");
+    assert!(error.to_string().contains("`optimizer.lr` = 0.01, this run has 0.001"), "{error}");
+    let error = Trainer::new(config(), &Device::Cpu, 6).expect("valid").resume(&path).expect_err("seeds differ");
+    assert!(error.to_string().contains("its seed is 7"), "{error}");
+    let model = path.join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&model, &Device::Cpu).expect("it loads");
+    tensors.remove("linear.bias");
+    candle_core::safetensors::save(&tensors, &model).expect("it saves");
+    let error = Trainer::new(config(), &Device::Cpu, 7).expect("valid").resume(&path).expect_err("a tensor is missing");
+    assert!(error.to_string().contains("tensor `linear.bias` is missing, expected shape [38]"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_its_step_and_changes_nothing() {
+    let mut trainer = Trainer::new(config(), &Device::Cpu, 1).expect("the configuration is valid");
+    trainer.step(&minibatch(0)).expect("a step");
+    let before = bytes(&trainer);
+    let mut bad = minibatch(1);
+    bad.patches = (bad.patches * f64::NAN).expect("a tensor of no numbers");
+    let error = trainer.step(&bad).expect_err("it cannot go on");
+    assert!(error.to_string().starts_with("step 2: the loss is not finite"), "{error}");
+    assert!(bytes(&trainer) == before);
+}
+
+#[test]
+fn minibatches_that_do_not_fit_are_refused() {
+    let mut trainer = Trainer::new(config(), &Device::Cpu, 1).expect("the configuration is valid");
+    let mut short = minibatch(0);
+    short.tokens = short.tokens.narrow(1, 0, 29).expect("a part");
+    let error = trainer.step(&short).expect_err("lengths differ").to_string();
+    assert_eq!(error, "minibatch: tokens has shape [3, 29, 2], expected [3, 30, 2]");
+    let mut wrong = config();
+    wrong.masking.probability = 0.0;
+    let error = Trainer::new(wrong, &Device::Cpu, 1).expect_err("nothing would be masked").to_string();
+    assert_eq!(error, "`probability`: expected above 0, found 0");
+}
+
+/// Prints a digest of a short run: what `bits_do_not_depend_on_the_number_of_threads` compares between processes.
+#[test]
+#[ignore = "run by bits_do_not_depend_on_the_number_of_threads"]
+#[expect(clippy::print_stdout, reason = "another process reads it")]
+fn digest_of_a_run() {
+    let mut trainer = Trainer::new(config(), &Device::Cpu, 3).expect("the configuration is valid");
+    for i in 0..5 {
+        trainer.step(&minibatch(i)).expect("a step");
+    }
+    let mut hasher = blake3::Hasher::new();
+    for (name, bytes) in bytes(&trainer) {
+        hasher.update(name.as_bytes()).update(&bytes);
+    }
+    println!("digest {}", hasher.finalize());
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    // The pool's size is fixed for a process, so each size needs its own.
+    let digest = |threads: &str| {
+        let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
+            .args(["train::trainer::tests::digest_of_a_run", "--exact", "--ignored", "--nocapture"])
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .expect("the test runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find_map(|line| line.split("digest ").nth(1).map(str::to_owned)).expect("it prints a digest")
+    };
+    let one = digest("1");
+    assert_eq!(one, digest("2"));
+    assert_eq!(one, digest("5"));
+}
