@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Validate(args) => commands::validate::validate(args, &registry),
         Command::Plan(args) => commands::plan::plan(args, &registry),
         Command::Graph(args) => commands::graph::graph(args, &registry),
+        Command::Inspect(args) => commands::inspect::inspect(args, &registry),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };
