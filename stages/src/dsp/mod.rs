@@ -1,5 +1,4 @@
-<<<<<<< HEAD
-//! Signal processing: windows, short-time spectra, mel, compression, views, patches.
+//! Signal processing: resampling, windows, short-time spectra, mel, compression, views, patches.
 //!
 //! Slices of `f32` in, slices of `f32` out. Every transform is built once from its configuration, says how long its
 //! output is, and then runs without allocating: `Config -> new -> forward_into`. A [`view::View`] is what the `features`
@@ -10,13 +9,9 @@ mod error;
 pub mod compress;
 pub mod mel;
 pub mod patch;
+pub mod resample;
 pub mod stft;
 pub mod view;
 pub mod window;
 
 pub use error::DspError;
-=======
-//! Signal processing: resampling, windows, short-time spectra, mel, patches.
-
-pub mod resample;
->>>>>>> audio
