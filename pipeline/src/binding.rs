@@ -66,7 +66,11 @@ fn report_mistake(node: &Node, mistake: Mistake, reader: &mut Reader<'_>) {
     if reader.document.is_poisoned(&path) {
         return;
     }
-    let place = if mistake.kind != MistakeKind::Value { reader.document.key_place(&path) } else { reader.document.place(&path) };
+    let place = if mistake.kind != MistakeKind::Value {
+        reader.document.key_place(&path)
+    } else {
+        reader.document.place(&path)
+    };
     let diagnostic = Diagnostic::error(mistake.message).at(place, mistake.label);
     reader.report.push(diagnostic.maybe_hint(mistake.hint));
 }
@@ -134,7 +138,8 @@ impl Binding<'_> {
     /// What arrives at a port does not suit: points at the reference, and at the node that it names.
     fn refuse_input(&self, index: usize, message: String, reader: &Reader<'_>) -> Diagnostic {
         let (producer, path) = &self.producers[index];
-        let gives = format!("`{}`{} gives {}", producer.id, on_line(producer.place.as_ref()), edges::words(&producer.schema));
+        let gives =
+            format!("`{}`{} gives {}", producer.id, on_line(producer.place.as_ref()), edges::words(&producer.schema));
         let message = match edges::wanted(&message) {
             Some(wanted) => {
                 format!("`{}` reads {}, but {gives}", self.node.id, edges::plural(wanted))
@@ -200,7 +205,11 @@ impl Binding<'_> {
             return true;
         }
         let diagnostic = Diagnostic::error(format!("there is no {what} `{}`", path.display()));
-        let hint = if path.is_absolute() { None } else { Some("relative paths start from the folder where you run omar-flow") };
+        let hint = if path.is_absolute() {
+            None
+        } else {
+            Some("relative paths start from the folder where you run omar-flow")
+        };
         let diagnostic = diagnostic.at(self.place_of(path, reader), "").maybe_hint(neighbour(path));
         reader.report.push(diagnostic.maybe_hint(hint.map(str::to_owned)));
         false
@@ -239,7 +248,9 @@ fn neighbour(path: &Path) -> Option<String> {
 /// The path of the parameter whose value is, or leads to, a text.
 fn find_text(value: &Value, text: &str, path: &KeyPath) -> Option<KeyPath> {
     match value {
-        Value::String(found) => (!found.is_empty() && text.starts_with(found.trim_end_matches('/'))).then(|| path.clone()),
+        Value::String(found) => {
+            (!found.is_empty() && text.starts_with(found.trim_end_matches('/'))).then(|| path.clone())
+        }
         Value::Object(map) => map.iter().find_map(|(key, value)| find_text(value, text, &path.child(key.as_str()))),
         Value::Array(items) => {
             items.iter().enumerate().find_map(|(index, item)| find_text(item, text, &path.child(index.to_string())))

@@ -151,9 +151,10 @@ impl Graph {
         let reader = &mut Reader { document: &document, report };
         check_format(reader);
         reader.unknown_keys(&KeyPath::default(), &document.value, &GRAPH_KEYS, "the graph");
-        let name = document.value.get("name").and_then(|value| {
-            reader.text(&KeyPath::new(["name"]), value, "a name such as `pretrain`")
-        });
+        let name = document
+            .value
+            .get("name")
+            .and_then(|value| reader.text(&KeyPath::new(["name"]), value, "a name such as `pretrain`"));
         let stem = || Path::new(&document.source.name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = name.or_else(stem).unwrap_or_else(|| "graph".to_owned());
         let seed = document.value.get("seed").and_then(|value| {
@@ -220,7 +221,11 @@ fn read_nodes(reader: &mut Reader<'_>) -> Vec<Node> {
         }
         written => {
             let at = if written.is_some() { path } else { KeyPath::new(["omar"]) };
-            reader.refuse_key(&at, "", Diagnostic::error("the graph has no nodes, so there is nothing to do").hint(example));
+            reader.refuse_key(
+                &at,
+                "",
+                Diagnostic::error("the graph has no nodes, so there is nothing to do").hint(example),
+            );
             Vec::new()
         }
     }
@@ -240,7 +245,8 @@ fn read_node(reader: &mut Reader<'_>, id: &str, value: &Value) -> Node {
         sound: true,
     };
     let path = node.path();
-    if !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || !id.starts_with(|c: char| c.is_ascii_alphabetic()) {
+    if !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || !id.starts_with(|c: char| c.is_ascii_alphabetic())
+    {
         let diagnostic = Diagnostic::error(format!("`{id}` cannot be the name of a node"));
         let hint = "names start with a letter and go on with letters, digits and `_`";
         reader.refuse_key(&path, "", diagnostic.hint(hint));

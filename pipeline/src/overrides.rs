@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn values_are_replaced_and_added() {
-        let (graph, errors) = set(&["nodes.a.params.n=5", "nodes.a.params.list[1]=x", "seed=7", "nodes.a.cache=runs/a"]);
+        let (graph, errors) =
+            set(&["nodes.a.params.n=5", "nodes.a.params.list[1]=x", "seed=7", "nodes.a.cache=runs/a"]);
         assert_eq!(errors, Vec::<String>::new());
         let node = json!({"stage": "x", "params": {"list": [1, "x"], "n": 5}, "cache": "runs/a"});
         assert_eq!(graph, json!({"nodes": {"a": node}, "seed": 7}));
@@ -170,7 +171,8 @@ mod tests {
 
     #[test]
     fn unknown_nodes_and_paths_are_refused() {
-        let (_, errors) = set(&["nodes.b.params.n=5", "nodes.a.params.n.m=5", "seed", "nodes.a.params.list[7]=1", "=3"]);
+        let (_, errors) =
+            set(&["nodes.b.params.n=5", "nodes.a.params.n.m=5", "seed", "nodes.a.params.list[7]=1", "=3"]);
         assert_eq!(errors.len(), 5, "{errors:?}");
     }
 }

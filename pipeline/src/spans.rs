@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn keys_and_values_are_found_in_every_style() {
-        let text = "ä: &x {b: 'q', c: [1, 2.5]}\nd:\n  <<: *x\n  e: \"ö ö\"   # note\n  f: >\n    long\n    text\ng: *x\n";
+        let text =
+            "ä: &x {b: 'q', c: [1, 2.5]}\nd:\n  <<: *x\n  e: \"ö ö\"   # note\n  f: >\n    long\n    text\ng: *x\n";
         assert_eq!(at(text, "ä.b"), ("b".to_owned(), "'q'".to_owned()));
         assert_eq!(at(text, "ä.c[1]"), (String::new(), "2.5".to_owned()));
         assert_eq!(at(text, "d.e"), ("e".to_owned(), "\"ö ö\"".to_owned()));

@@ -72,7 +72,8 @@ fn find_kind<'a>(node: &Node, registry: &'a Registry, reader: &mut Reader<'_>) -
 }
 
 fn unknown_keys(node: &Node, kind: Option<&Registered>, reader: &mut Reader<'_>) {
-    let aliases = [("inputs", "from"), ("input", "from"), ("parameters", "params"), ("args", "params"), ("config", "params")];
+    let aliases =
+        [("inputs", "from"), ("input", "from"), ("parameters", "params"), ("args", "params"), ("config", "params")];
     for key in &node.unknown {
         let schema = kind.map(|kind| ParamsSchema::new(&(kind.params)()));
         let is_param = schema.and_then(|schema| schema.find(std::slice::from_ref(key)).map(drop)).is_some();
@@ -133,7 +134,8 @@ fn assign_ports(
         }
         (From::One(_), [_]) => {}
         (From::One(_), ports) => {
-            let message = format!("`{name}` has {} inputs, {}: each needs its node", ports.len(), one_of(ports.to_vec()));
+            let message =
+                format!("`{name}` has {} inputs, {}: each needs its node", ports.len(), one_of(ports.to_vec()));
             reader.refuse(&from, Diagnostic::error(message).hint(format!("write `{}`", form())));
             return None;
         }
@@ -233,7 +235,8 @@ fn report_cycle(graph: &Graph, nodes: &[Wired<'_>], cycle: &[usize], reader: &mu
     let mut diagnostic = Diagnostic::error(format!("the nodes form a circle: {}", path.join(" -> ")));
     for (index, &consumer) in upstream.iter().enumerate() {
         let producer = upstream[(index + 1) % upstream.len()];
-        let (place, label) = (reference(consumer, producer), format!("`{}` reads `{}`", name(consumer), name(producer)));
+        let (place, label) =
+            (reference(consumer, producer), format!("`{}` reads `{}`", name(consumer), name(producer)));
         diagnostic = if index == 0 { diagnostic.at(place, label) } else { diagnostic.see(place, label) };
     }
     reader.report.push(diagnostic.hint("let one of them read from a node outside the circle"));

@@ -145,7 +145,10 @@ fn syntax_error(source: &Arc<Source>, error: &serde_yaml::Error) -> Diagnostic {
 
 fn explain(message: &str) -> String {
     let known = [
-        ("mapping values are not allowed in this context", "a second `: ` on a line, or a line that is indented too far"),
+        (
+            "mapping values are not allowed in this context",
+            "a second `: ` on a line, or a line that is indented too far",
+        ),
         ("did not find expected ',' or '}'", "a `{` that is not closed, or a `,` that is missing"),
         ("did not find expected ',' or ']'", "a `[` that is not closed, or a `,` that is missing"),
         ("did not find expected key", "a line that is not indented like its neighbours"),

@@ -14,10 +14,14 @@ mod target;
 use std::path::PathBuf;
 
 use clap::Args;
+use omar_stages::Registry;
 use omar_stages::storage::StorageError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::{load, write_message, write_result};
+use crate::cli::Exit;
+use crate::plan::Plan;
 use dataset::Dataset;
 use filter::Filter;
 use run_folder::RunReport;
@@ -78,6 +82,48 @@ enum Report {
     Rows(Box<Dataset>),
     Cache(Vec<NodeFolder>),
     Run(Box<RunReport>),
+}
+
+/// Shows a target, or the cached rows of a node of a graph.
+pub fn inspect(args: &InspectArgs, registry: &Registry) -> Exit {
+    let mut args = args.clone();
+    if let Some(id) = args.node.take() {
+        let plan = match load(&args.target, &[], args.json, registry) {
+            Ok(plan) => plan,
+            Err(exit) => return exit,
+        };
+        match cache_of(&plan, &id) {
+            Ok(folder) => args.target = folder,
+            Err(message) => {
+                write_message(&format!("error: {message}\n"));
+                return Exit::Usage;
+            }
+        }
+    }
+    match describe(&args) {
+        Ok(text) => {
+            write_result(&text);
+            Exit::Done
+        }
+        Err(error) => {
+            write_message(&format!("error: {error}\n"));
+            Exit::Failed
+        }
+    }
+}
+
+/// The folder that keeps the rows of a node.
+fn cache_of(plan: &Plan, id: &str) -> Result<PathBuf, String> {
+    let names = || plan.nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>().join(", ");
+    let node = plan.node(id).ok_or_else(|| format!("there is no node `{id}`; the nodes are {}", names()))?;
+    let cache = node.cache.as_ref().ok_or_else(|| {
+        format!("node `{id}` keeps no rows: give it a cache, e.g. `cache: runs/{id}`, and run the graph")
+    })?;
+    let folder = cache.join(node.fingerprint.to_string());
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    Err(format!("node `{id}` has not been run with these parameters: `{}` is not there", folder.display()))
 }
 
 /// Describes the target, as text or as JSON.
