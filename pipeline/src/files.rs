@@ -11,7 +11,7 @@ use parquet::file::properties::WriterProperties;
 
 /// A file could not be written.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// The file system refused.
     #[error("cannot write `{path}`: {source}")]
     Io {
@@ -34,7 +34,10 @@ pub enum WriteError {
 ///
 /// # Errors
 /// When the file system refuses.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), WriteError> {
+pub(crate) fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<(), WriteError> {
     let error = |source| WriteError::Io { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(error)?;
@@ -50,7 +53,7 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> std::io::R
 ///
 /// # Errors
 /// When the file system refuses.
-pub fn write_text(path: &Path, text: &str) -> Result<(), WriteError> {
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), WriteError> {
     write_atomically(path, |file| file.write_all(text.as_bytes()))
 }
 
@@ -58,7 +61,7 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), WriteError> {
 ///
 /// # Errors
 /// When the file system or the parquet writer refuses.
-pub fn write_parquet(path: &Path, batches: &[RecordBatch]) -> Result<(), WriteError> {
+pub(crate) fn write_parquet(path: &Path, batches: &[RecordBatch]) -> Result<(), WriteError> {
     let Some(first) = batches.first() else { return Ok(()) };
     let error = |source| WriteError::Parquet { path: path.to_owned(), source };
     let properties = WriterProperties::builder()

@@ -1,4 +1,42 @@
-//! x
+//! From a YAML file to results.
+//!
+//! What was written is a [`graph::Graph`], what it means is a [`plan::Plan`], and mistakes in either are a
+//! [`diagnostic::Report`]. A plan is run by [`run::run`]: by the dataflow in `render/`, or by the plain loop in `exec/`
+//! that is its oracle.
 
+mod binding;
 pub mod cache;
 pub mod catalogue;
+pub mod cli;
+pub mod commands;
+pub mod diagnostic;
+mod document;
+pub mod edges;
+pub mod exec;
+pub mod explain;
+mod files;
+pub mod fingerprint;
+mod grammar;
+pub mod graph;
+pub mod metrics;
+mod overrides;
+mod params;
+pub mod plan;
+pub mod progress;
+pub mod quarantine;
+mod reader;
+mod render;
+mod repair;
+pub mod resources;
+mod results;
+pub mod run;
+mod run_folder;
+pub mod spans;
+pub mod stop;
+pub mod summary;
+pub mod vars;
+mod wiring;
+mod yaml;
+
+pub use exec::RunError;
+pub use plan::Plan;

@@ -1,2 +1,27 @@
-//! x
-fn main() {}
+//! The `omar-flow` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use omar_flow::cli::{Cli, Command};
+use omar_flow::commands;
+
+// Blocks of samples and crops are megabytes that come and go: with glibc's malloc every one of them is mapped and
+// faulted in anew, which costs more than the dataflow itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let registry = omar_stages::ops::registry();
+    let exit = match &cli.command {
+        Command::Run(args) => commands::run::run(args, &registry),
+        Command::Validate(args) => commands::validate::validate(args, &registry),
+        Command::Plan(args) => commands::plan::plan(args, &registry),
+        Command::Inspect(args) => commands::inspect::inspect(args, &registry),
+        Command::Graph(args) => commands::graph::graph(args, &registry),
+        Command::Stages(args) => commands::stages::stages(args, &registry),
+        Command::Schema => commands::schema::schema(&registry),
+    };
+    exit.into()
+}

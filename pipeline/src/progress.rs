@@ -48,7 +48,7 @@ pub struct TrainingState {
 impl Monitor {
     pub(crate) fn new(plan: &Plan, course: Arc<Course>, latest: Vec<Latest>, quarantine: Arc<Quarantine>) -> Self {
         let ids = Arc::new(plan.nodes.iter().map(|node| node.id.clone()).collect());
-        let tracks = course.shards.iter().map(|shard| shard.tracks.len() as u64).sum();
+        let tracks = course.corpus.shards.iter().map(|shard| shard.tracks.len() as u64).sum();
         Self { course, quarantine, ids, latest: Arc::new(latest), tracks, started: Instant::now() }
     }
 
@@ -83,7 +83,7 @@ impl Monitor {
         }
         let mut parts = vec![format!("{} rows", counts.rows_out)];
         if counts.rows_out == 0 && counts.shards_cached > 0 {
-            parts = vec![format!("{}/{} shards cached", counts.shards_cached, self.course.shards.len())];
+            parts = vec![format!("{}/{} shards cached", counts.shards_cached, self.course.corpus.shards.len())];
         }
         if counts.audio_s > 0.0 {
             parts.push(format!("{} of audio", hours(counts.audio_s)));
@@ -93,7 +93,11 @@ impl Monitor {
             parts.push(format!("{} rejected", counts.rejected));
         }
         if counts.shards_committed > 0 {
-            parts.push(format!("{}/{} shards", counts.shards_committed + counts.shards_cached, self.course.shards.len()));
+            parts.push(format!(
+                "{}/{} shards",
+                counts.shards_committed + counts.shards_cached,
+                self.course.corpus.shards.len()
+            ));
         }
         parts.join(", ")
     }
@@ -226,9 +230,12 @@ fn lines(monitor: &Monitor, over: &AtomicBool) {
     }
 }
 
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("templates are constants")
+}
+
 fn bars(monitor: &Monitor, over: &AtomicBool) {
     let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-    let style = |template| ProgressStyle::with_template(template).expect("the template is a constant");
     let width = monitor.ids.iter().map(String::len).max().unwrap_or(0);
     let bar = |template: &str| all.add(ProgressBar::new_spinner()).with_style(style(template));
     let nodes: Vec<ProgressBar> = monitor.ids.iter().map(|_| bar("  {prefix:.bold} {msg}")).collect();

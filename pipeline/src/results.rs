@@ -13,11 +13,11 @@ use crate::files::write_parquet;
 const PART_EVERY: Duration = Duration::from_secs(30);
 
 /// The newest row of a node, for whoever shows progress.
-pub type Latest = Arc<Mutex<Option<RecordBatch>>>;
+pub(crate) type Latest = Arc<Mutex<Option<RecordBatch>>>;
 
 /// Collects rows and writes them in parts: `part-000001.parquet`, ...
 #[derive(Debug)]
-pub struct ResultLog {
+pub(crate) struct ResultLog {
     folder: Option<PathBuf>,
     rows: Vec<RecordBatch>,
     part: usize,
@@ -27,7 +27,7 @@ pub struct ResultLog {
 
 impl ResultLog {
     /// Writes to `folder`, after the parts that are already there; or nowhere. `latest` always has the newest rows.
-    pub fn new(folder: Option<PathBuf>, latest: Latest) -> Self {
+    pub(crate) fn new(folder: Option<PathBuf>, latest: Latest) -> Self {
         let part = folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count);
         Self { folder, rows: Vec::new(), part, written: Instant::now(), latest }
     }
@@ -36,7 +36,7 @@ impl ResultLog {
     ///
     /// # Errors
     /// When a part cannot be written.
-    pub fn append(&mut self, batch: RecordBatch) -> Result<(), StageError> {
+    pub(crate) fn append(&mut self, batch: RecordBatch) -> Result<(), StageError> {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch.clone());
         if self.folder.is_some() {
             self.rows.push(batch);
@@ -48,7 +48,7 @@ impl ResultLog {
     ///
     /// # Errors
     /// When the part cannot be written.
-    pub fn close(&mut self) -> Result<(), StageError> {
+    pub(crate) fn close(&mut self) -> Result<(), StageError> {
         self.written = Instant::now();
         let (Some(folder), Some(first)) = (&self.folder, self.rows.first()) else { return Ok(()) };
         let merged = arrow::compute::concat_batches(&first.schema(), &self.rows)?;

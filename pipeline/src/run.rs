@@ -6,16 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
+use omar_stages::storage::{self, ShardKey};
 use omar_stages::{StageContext, StageError};
 
 use crate::cache::Store;
-use crate::catalogue::{self, Shard};
+use crate::catalogue::{Catalogue, Shard, ShardSize};
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
 use crate::exec::sinks::Recorder;
 use crate::exec::{RunError, direct};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
 use crate::render::{self, CodeCounts, Runtime};
@@ -45,54 +46,122 @@ pub struct RunOptions {
 /// When a stage cannot go on, the corpus cannot be listed, or a cache or the run folder cannot be written.
 pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, RunError> {
     let started = Instant::now();
-    let shards = list(plan, options.limit)?;
-    let folder = options.folder.as_ref().map(|path| RunFolder::create(path, plan, &shards)).transpose()?;
-    let outcome = execute(plan, options, stop, shards, folder.as_ref(), started);
+    let corpus = list(plan, options.limit)?;
+    let folder = options.folder.as_ref().map(|path| RunFolder::create(path, plan, &corpus)).transpose()?;
+    let outcome = execute(plan, options, stop, corpus, folder.as_ref(), started);
     if let Some(folder) = &folder {
         folder.finish(outcome.as_ref())?;
     }
     outcome
 }
 
-/// The corpus of a plan, cut into shards.
+/// The recordings of a plan, cut into shards.
+pub struct Corpus {
+    /// In the order of the catalogue.
+    pub shards: Vec<Arc<Shard>>,
+    /// By node: its place in the lists of recordings, if it is a source.
+    pub(crate) sources: Arc<Vec<Option<usize>>>,
+    /// By node: the places of all sources that feed it.
+    feeds: Vec<Vec<usize>>,
+}
+
+impl Corpus {
+    /// Number of recordings.
+    pub fn tracks(&self) -> usize {
+        self.shards.iter().map(|shard| shard.tracks.len()).sum()
+    }
+
+    pub(crate) fn key(&self, node: usize, shard: usize) -> ShardKey {
+        self.shards[shard].key(&self.feeds[node])
+    }
+}
+
+/// Lists the corpus of a plan.
 ///
 /// # Errors
 /// When a source cannot be listed.
-pub fn list(plan: &Plan, limit: Option<usize>) -> Result<Vec<Arc<Shard>>, RunError> {
-    let mut sources = Vec::new();
+pub fn list(plan: &Plan, limit: Option<usize>) -> Result<Corpus, RunError> {
+    let mut lists = Vec::new();
+    let mut sources = vec![None; plan.nodes.len()];
+    let mut feeds: Vec<Vec<usize>> = Vec::new();
     for (index, node) in plan.nodes.iter().enumerate() {
-        let Some(source) = node.stage.source() else { continue };
-        let mut recordings = Vec::new();
-        source
-            .list(&mut |recording| recordings.push(recording))
-            .map_err(|source| RunError::Stage { node: node.id.clone(), source })?;
-        sources.push((index, recordings));
+        let mut feed: Vec<usize> = node.inputs.iter().flat_map(|input| feeds[input.node].clone()).collect();
+        if let Some(source) = node.stage.source() {
+            let mut recordings = Vec::new();
+            let listed = source.list(&mut |recording| recordings.push(recording));
+            listed.map_err(|source| RunError::Stage { node: node.id.clone(), source })?;
+            sources[index] = Some(lists.len());
+            feed.push(lists.len());
+            lists.push((node.id.clone(), recordings));
+        }
+        feed.sort_unstable();
+        feed.dedup();
+        feeds.push(feed);
     }
-    let shards = catalogue::shards(plan.nodes.len(), sources, plan.flow.shard_tracks, limit);
-    Ok(shards.into_iter().map(Arc::new).collect())
+    let size = plan.flow.shard_tracks.map_or(ShardSize::Auto, ShardSize::Tracks);
+    let mut catalogue = Catalogue::new(lists, size).map_err(|error| RunError::Failed(error.to_string()))?;
+    if let Some(limit) = limit {
+        catalogue.limit(limit);
+    }
+    let shards = catalogue.shards.into_iter().map(Arc::new).collect();
+    Ok(Corpus { shards, sources: Arc::new(sources), feeds })
 }
 
-/// The caches of a plan, by node.
-///
-/// # Errors
-/// When a cache folder cannot be opened.
-pub fn stores(plan: &Plan) -> Result<Vec<Option<Arc<Store>>>, RunError> {
-    let open = |node: &crate::plan::PlanNode| {
+/// How many shards of a node are in its cache; `None` when it has none.
+pub fn cached_shards(plan: &Plan, node: &PlanNode, corpus: &Corpus) -> Option<usize> {
+    let store = Store::look(node.cache.as_ref()?, &description(plan, node), &node.schema);
+    let index = plan.nodes.iter().position(|other| other.id == node.id)?;
+    let committed = |shard: &usize| store.committed(&corpus.key(index, *shard)).is_ok_and(|commit| commit.is_some());
+    Some((0..corpus.shards.len()).filter(committed).count())
+}
+
+/// The caches of a plan, by node, opened for writing.
+fn stores(plan: &Plan, run: &str) -> Result<Vec<Option<Arc<Store>>>, RunError> {
+    let open = |node: &PlanNode| {
         let Some(folder) = &node.cache else { return Ok(None) };
-        let store = Store::open(folder, &plan.describe(node), &node.schema);
-        store.map(|store| Some(Arc::new(store))).map_err(|error| RunError::Stage {
-            node: node.id.clone(),
-            source: StageError::Failed(error.to_string()),
-        })
+        let store = Store::open(folder, &description(plan, node), &node.schema, run);
+        store
+            .map(|store| Some(Arc::new(store)))
+            .map_err(|error| RunError::Stage { node: node.id.clone(), source: StageError::Failed(error.to_string()) })
     };
     plan.nodes.iter().map(open).collect()
+}
+
+/// What the files of a cached node say about where they come from.
+fn description(plan: &Plan, node: &PlanNode) -> storage::Node {
+    let mut wanted: Vec<usize> = node.inputs.iter().map(|input| input.node).collect();
+    let mut upstream = Vec::new();
+    while let Some(index) = wanted.pop() {
+        if !upstream.contains(&index) {
+            upstream.push(index);
+            wanted.extend(plan.nodes[index].inputs.iter().map(|input| input.node));
+        }
+    }
+    upstream.sort_unstable();
+    let upstream = upstream.into_iter().map(|index| &plan.nodes[index]).map(|node| storage::Upstream {
+        node: node.id.clone(),
+        stage: node.stage_name.to_owned(),
+        version: node.version,
+        params: node.params.clone(),
+    });
+    storage::Node {
+        node: node.id.clone(),
+        stage: node.stage_name.to_owned(),
+        version: node.version,
+        params: node.params.clone(),
+        seed: plan.seed,
+        fingerprint: node.fingerprint.to_hex(),
+        upstream: upstream.collect(),
+        edge: None,
+        omar_flow: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 fn execute(
     plan: &Plan,
     options: &RunOptions,
     stop: &Stop,
-    shards: Vec<Arc<Shard>>,
+    corpus: Corpus,
     folder: Option<&RunFolder>,
     started: Instant,
 ) -> Result<Summary, RunError> {
@@ -101,9 +170,10 @@ fn execute(
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)),
         resume: options.resume,
-        device: plan.resources.device.clone(),
+        device: plan.resources.device.to_string(),
     }));
-    let stores = stores(plan)?;
+    let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
+    let stores = stores(plan, &run)?;
     let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::new(Mutex::new(None))).collect();
     let mut corpora = Vec::new();
     let mut appetites: Vec<Option<Arc<Appetite>>> = vec![None; plan.nodes.len()];
@@ -113,28 +183,28 @@ fn execute(
         appetites[index] = Some(runner.appetite.clone());
         corpora.push(runner);
     }
-    let course = Arc::new(Course::new(network.clone(), shards, stores.clone(), appetites, plan.seed));
+    let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed);
+    let course = Arc::new(course.map_err(|source| RunError::Failed(source.to_string()))?);
     let quarantine = Arc::new(Quarantine::new(folder.map(RunFolder::quarantine)));
     for reject in course.remembered_rejects() {
         quarantine.add(u64::MAX, &reject)?;
     }
     quarantine.commit(u64::MAX, "cached")?;
-    for (index, store) in stores.iter().enumerate() {
-        let cached = |store: &Arc<Store>| course.shards.iter().filter(|shard| store.is_committed(shard)).count();
-        network.nodes[index].metrics.found_cached(store.as_ref().map_or(0, cached) as u64);
+    for (index, node) in network.nodes.iter().enumerate() {
+        node.metrics.found_cached(course.committed(index));
     }
     let monitor = Monitor::new(plan, course.clone(), latest, quarantine.clone());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeCounts::default();
-    let recorder = || Recorder::new(network.clone(), stores.clone());
+    let recorder = || Recorder::new(course.clone());
     let outcome = if options.direct {
         direct::run(&course, &mut recorder(), &quarantine, &mut corpora, stop)
     } else {
         let runtime = Runtime {
             workers: plan.resources.workers,
-            threads: plan.resources.threads,
+            threads: plan.resources.thread_count(),
             memory: plan.resources.memory.0,
-            window: plan.flow.window,
+            window: plan.flow.window as u64,
             stop: stop.clone(),
             quarantine: quarantine.clone(),
             codes: codes.clone(),
@@ -145,8 +215,10 @@ fn execute(
     outcome?;
     let interrupted = stop.is_requested();
     if !interrupted && options.limit.is_none() {
-        for store in stores.iter().flatten() {
-            store.sweep(&course.shards).map_err(|error| RunError::Failed(error.to_string()))?;
+        for (index, store) in course.stores.iter().enumerate() {
+            let Some(store) = store else { continue };
+            let current: Vec<ShardKey> = (0..course.corpus.shards.len()).map(|at| course.key(index, at)).collect();
+            store.sweep(&current).map_err(|error| RunError::Failed(error.to_string()))?;
         }
     }
     Ok(Summary::new(plan, &monitor, &codes, folder, interrupted, started.elapsed()))

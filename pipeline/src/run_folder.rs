@@ -1,15 +1,15 @@
 //! The folder of a run: what was asked for, what was done, and what came out.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::catalogue::Shard;
 use crate::exec::RunError;
+use crate::explain;
 use crate::files::{WriteError, write_text};
 use crate::plan::Plan;
+use crate::run::Corpus;
 use crate::summary::Summary;
 
 /// See the module.
@@ -30,29 +30,29 @@ pub(crate) struct RunFolder {
 
 impl RunFolder {
     /// Creates or reopens a folder and notes what is about to be done.
-    pub(crate) fn create(path: &Path, plan: &Plan, shards: &[Arc<Shard>]) -> Result<Self, RunError> {
-        let tracks: usize = shards.iter().map(|shard| shard.tracks.len()).sum();
-        let mut corpus = blake3::Hasher::new();
-        shards.iter().for_each(|shard| {
-            corpus.update(shard.input_hash.as_bytes());
-        });
+    pub(crate) fn create(path: &Path, plan: &Plan, corpus: &Corpus) -> Result<Self, RunError> {
+        let sources: Vec<usize> = corpus.sources.iter().flatten().copied().collect();
+        let mut hasher = blake3::Hasher::new();
+        for shard in &corpus.shards {
+            hasher.update(shard.key(&sources).input_hash.as_bytes());
+        }
         let manifest = json!({
             "omar_flow": env!("CARGO_PKG_VERSION"),
             "graph": plan.name,
             "seed": plan.seed,
-            "tracks": tracks,
-            "shards": shards.len(),
-            "corpus": corpus.finalize().to_hex()[..16].to_owned(),
+            "tracks": corpus.tracks(),
+            "shards": corpus.shards.len(),
+            "corpus": hasher.finalize().to_hex()[..16].to_owned(),
             "command": std::env::args().collect::<Vec<_>>(),
-            "threads": plan.resources.threads,
+            "threads": plan.resources.thread_count(),
             "device": plan.resources.device,
             "os": std::env::consts::OS,
             "arch": std::env::consts::ARCH,
             "started": unix_seconds(),
         });
         let folder = Self { path: path.to_owned(), manifest };
-        folder.write("graph.yaml", &plan.source)?;
-        folder.write("plan.json", &pretty(&plan.to_json()))?;
+        folder.write("graph.yaml", &plan.given)?;
+        folder.write("plan.json", &pretty(&explain::json(plan, &|_| None)))?;
         folder.write("manifest.json", &pretty(&folder.manifest))?;
         Ok(folder)
     }

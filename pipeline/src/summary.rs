@@ -102,7 +102,7 @@ impl Summary {
         // Track-level nodes share the pool; a corpus stage has a thread (and, inside candle, the pool's cores).
         let load = |index: usize| match plan.nodes[index].scope {
             Scope::Corpus { .. } => nodes[index].counts.busy_s,
-            _ => nodes[index].counts.busy_s / plan.resources.threads.max(1) as f64,
+            _ => nodes[index].counts.busy_s / plan.resources.thread_count() as f64,
         };
         let busiest = (0..nodes.len()).max_by(|&a, &b| load(a).total_cmp(&load(b)));
         Self {
@@ -110,7 +110,7 @@ impl Summary {
             interrupted,
             wall_s: wall.as_secs_f64(),
             tracks: monitor.tracks(),
-            shards: monitor.course.shards.len(),
+            shards: monitor.course.corpus.shards.len(),
             rejected: monitor.quarantine.count(),
             rejects: monitor.quarantine.classes(),
             bottleneck: busiest.filter(|&index| load(index) > 0.0).map(|index| nodes[index].node.clone()),
@@ -123,7 +123,8 @@ impl Summary {
     /// The closing report.
     pub fn to_table(&self) -> String {
         let mut rows = vec![
-            ["node", "stage", "cpu s", "rows", "cached", "audio", "rejected", "in memory", "on disk"].map(str::to_owned),
+            ["node", "stage", "cpu s", "rows", "cached", "audio", "rejected", "in memory", "on disk"]
+                .map(str::to_owned),
         ];
         for node in &self.nodes {
             let counts = &node.counts;
@@ -224,7 +225,11 @@ pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
             .iter()
             .zip(&widths)
             .enumerate()
-            .map(|(column, (cell, &width))| if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .map(
+                |(column, (cell, &width))| {
+                    if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
             .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');

@@ -61,7 +61,7 @@ fn run_shard(
                         corpus.expect("every corpus node has a runner").push(task.position, &batches)?;
                     }
                     message => {
-                        if let Message::End { rejected: Some(reject), .. } = &message {
+                        if let Message::End { rejected: Some(reject) } = &message {
                             quarantine.add(task.epoch, reject)?;
                         }
                         recorder.take(task, message)?;

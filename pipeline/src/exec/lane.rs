@@ -224,7 +224,7 @@ impl Lane {
             self.operators.iter_mut().for_each(|operator| *operator = None);
         }
         let (track_id, path) = self.origin();
-        let (shard, track) = self.task.take().expect("a lane finishes what it started");
+        let (shard, _) = self.task.take().expect("a lane finishes what it started");
         let rejected = rejected.map(|(index, reason)| {
             let node = &self.network.nodes[index];
             let dropped = node.on_error == OnError::Drop;
@@ -240,7 +240,7 @@ impl Lane {
             }
         });
         self.network.finish();
-        self.outbox.push_back(Message::End { track, rejected });
+        self.outbox.push_back(Message::End { rejected });
     }
 
     fn post(&mut self, message: Message, bytes: usize) {
@@ -310,4 +310,3 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let place = PANIC_PLACE.take().map(|place| format!(" ({place})")).unwrap_or_default();
     format!("{}{place}", text.unwrap_or("no message"))
 }
-

@@ -22,8 +22,9 @@ pub(crate) mod sinks;
 
 use arrow::array::RecordBatch;
 use omar_schemas::TrackId;
+use omar_stages::storage::RejectRecord;
 use omar_stages::{Rejection, StageError};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub(crate) use shards::ShardTask;
 
@@ -35,7 +36,7 @@ pub(crate) enum Message {
     /// Aligned crops for a corpus stage, one batch per port.
     Crops { node: usize, batches: Vec<RecordBatch> },
     /// The recording is complete, or was given up on.
-    End { track: usize, rejected: Option<RejectedTrack> },
+    End { rejected: Option<RejectedTrack> },
 }
 
 impl Message {
@@ -50,7 +51,7 @@ impl Message {
 }
 
 /// A recording that was given up on: a row of the quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RejectedTrack {
     /// Its id.
     pub track_id: TrackId,
@@ -67,8 +68,21 @@ pub struct RejectedTrack {
     /// Shard it belongs to.
     pub shard: String,
     /// Counted only (`on_error: drop`), not listed in the quarantine.
-    #[serde(default)]
     pub dropped: bool,
+}
+
+impl RejectedTrack {
+    /// As kept in a commit record.
+    pub(crate) fn to_record(&self) -> RejectRecord {
+        let Self { track_id, path, node, stage, class, message, .. } = self.clone();
+        RejectRecord { track_id, path, node, stage, class, message }
+    }
+
+    /// From a commit record of `shard`.
+    pub(crate) fn from_record(record: &RejectRecord, shard: &str) -> Self {
+        let RejectRecord { track_id, path, node, stage, class, message } = record.clone();
+        Self { track_id, path, node, stage, class, message, shard: shard.to_owned(), dropped: false }
+    }
 }
 
 /// Why a run ended early.
@@ -93,6 +107,19 @@ pub enum RunError {
         /// Why.
         reason: Rejection,
     },
+    /// More recordings were rejected than allowed.
+    #[error("{rejected} of {tracks} recordings were rejected, {detail}")]
+    TooManyRejects {
+        /// How many.
+        rejected: u64,
+        /// Of how many.
+        tracks: u64,
+        /// What to do about it.
+        detail: String,
+    },
+    /// A device is missing or failed.
+    #[error("{0}")]
+    Device(String),
     /// Something else.
     #[error("{0}")]
     Failed(String),

@@ -1,27 +1,32 @@
 //! The corpus cut into shards, and the passes over it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use omar_schemas::{Origin, TrackId};
 use omar_stages::seed::Random;
+use omar_stages::storage::{Commit, ShardKey, TrackFile};
 use omar_stages::{Position, Scope, StageError};
 
 use super::RejectedTrack;
 use super::network::{Mode, Network};
-use crate::cache::{ShardReader, Store};
+use crate::cache::Store;
 use crate::catalogue::Shard;
+use crate::run::Corpus;
 
 /// Everything that is to be done: nodes, shards, caches, and who still wants more.
 pub(crate) struct Course {
     pub(crate) network: Arc<Network>,
-    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) corpus: Corpus,
     /// Cache of every node that has one.
     pub(crate) stores: Vec<Option<Arc<Store>>>,
     /// Appetite of every corpus stage.
     pub(crate) corpora: Vec<Option<Arc<Appetite>>>,
+    /// What is committed, by node and shard.
+    commits: RwLock<HashMap<(usize, usize), Commit>>,
     seed: u64,
 }
 
@@ -62,42 +67,81 @@ pub(crate) struct ShardTask {
     pub(crate) epoch: u64,
     pub(crate) position: Position,
     pub(crate) shard: Arc<Shard>,
+    /// Its place in the corpus.
+    pub(crate) index: usize,
+    /// Place of each source node in the lists of recordings.
+    sources: Arc<Vec<Option<usize>>>,
     pub(crate) modes: Vec<Mode>,
     /// Nodes whose rows leave the lane.
     pub(crate) keep: Vec<bool>,
     /// Nodes whose cache this shard completes.
     pub(crate) commits: Vec<usize>,
-    readers: Vec<Option<Arc<ShardReader>>>,
+    readers: Vec<Option<TrackFile>>,
     hungry: Vec<Arc<Appetite>>,
 }
 
 impl Course {
+    /// Looks up what the caches hold.
+    ///
+    /// # Errors
+    /// When a cache cannot be read.
     pub(crate) fn new(
         network: Arc<Network>,
-        shards: Vec<Arc<Shard>>,
+        corpus: Corpus,
         stores: Vec<Option<Arc<Store>>>,
         corpora: Vec<Option<Arc<Appetite>>>,
         seed: u64,
-    ) -> Self {
-        Self { network, shards, stores, corpora, seed }
+    ) -> Result<Self, StageError> {
+        let course = Self { network, corpus, stores, corpora, commits: RwLock::default(), seed };
+        for (node, store) in course.stores.iter().enumerate() {
+            let Some(store) = store else { continue };
+            for shard in 0..course.corpus.shards.len() {
+                let key = course.key(node, shard);
+                let commit = store.committed(&key).map_err(|error| StageError::Failed(error.to_string()))?;
+                if let Some(commit) = commit {
+                    course.note(node, shard, commit);
+                }
+            }
+        }
+        Ok(course)
+    }
+
+    /// The name under which a node keeps a shard.
+    pub(crate) fn key(&self, node: usize, shard: usize) -> ShardKey {
+        self.corpus.key(node, shard)
+    }
+
+    /// A shard was committed.
+    pub(crate) fn note(&self, node: usize, shard: usize, commit: Commit) {
+        self.commits.write().unwrap_or_else(PoisonError::into_inner).insert((node, shard), commit);
+    }
+
+    fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
+        self.commits.read().unwrap_or_else(PoisonError::into_inner).get(&(node, shard)).cloned()
+    }
+
+    /// How many shards of a node are committed.
+    pub(crate) fn committed(&self, node: usize) -> u64 {
+        let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        commits.keys().filter(|key| key.0 == node).count() as u64
     }
 
     /// Where the run starts: later than the beginning only if every corpus stage continues from there and nothing is
     /// left to cache.
     pub(crate) fn first_epoch(&self) -> u64 {
-        if (0..self.shards.len()).any(|index| !self.tasks_at(index).1.is_empty()) {
+        if (0..self.corpus.shards.len()).any(|index| !self.tasks_at(index).1.is_empty()) {
             return 0;
         }
         self.corpora.iter().flatten().map(|appetite| self.epoch(appetite.start)).min().unwrap_or(0)
     }
 
     fn epoch(&self, at: Position) -> u64 {
-        u64::from(at.pass) * self.shards.len() as u64 + u64::from(at.shard)
+        u64::from(at.pass) * self.corpus.shards.len() as u64 + u64::from(at.shard)
     }
 
     /// The position of an epoch.
     pub(crate) fn position(&self, epoch: u64) -> Position {
-        let count = self.shards.len() as u64;
+        let count = self.corpus.shards.len() as u64;
         Position { pass: (epoch / count) as u32, shard: (epoch % count) as u32 }
     }
 
@@ -108,7 +152,7 @@ impl Course {
     pub(crate) fn task(&self, epoch: u64) -> Result<Option<ShardTask>, StageError> {
         let position = self.position(epoch);
         let index = self.order(position.pass)[position.shard as usize];
-        let shard = self.shards[index].clone();
+        let shard = self.corpus.shards[index].clone();
         let (cached, commits) = self.tasks_at(index);
         let nodes = &self.network.nodes;
         let hungry: Vec<Option<Arc<Appetite>>> =
@@ -124,33 +168,32 @@ impl Course {
         }
         let readers = (0..nodes.len())
             .map(|node| match (&self.stores[node], modes[node]) {
-                (Some(store), Mode::Replay) => store.reader(&shard).map(Some),
+                (Some(store), Mode::Replay) => self.commit(node, index).map(|commit| store.reader(&commit)).transpose(),
                 _ => Ok(None),
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| StageError::Failed(error.to_string()))?;
         let keep = (0..nodes.len()).map(|node| commits.contains(&node) || is_tokens(&nodes[node].schema)).collect();
         let hungry = hungry.into_iter().flatten().collect();
-        Ok(Some(ShardTask { epoch, position, shard, modes, keep, commits, readers, hungry }))
+        let sources = self.corpus.sources.clone();
+        Ok(Some(ShardTask { epoch, position, shard, index, sources, modes, keep, commits, readers, hungry }))
     }
 
     /// Which nodes have shard `index` in their cache, and which have yet to commit it.
     fn tasks_at(&self, index: usize) -> (Vec<bool>, Vec<usize>) {
-        let cached: Vec<bool> = self
-            .stores
-            .iter()
-            .map(|store| store.as_ref().is_some_and(|store| store.is_committed(&self.shards[index])))
-            .collect();
+        let known = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let cached: Vec<bool> = (0..self.stores.len()).map(|node| known.contains_key(&(node, index))).collect();
         let commits = (0..cached.len()).filter(|&node| self.stores[node].is_some() && !cached[node]).collect();
         (cached, commits)
     }
 
     /// Rejections that the caches remember: recordings that need not be tried to be known as unusable.
     pub(crate) fn remembered_rejects(&self) -> Vec<RejectedTrack> {
-        let mut rejects: Vec<RejectedTrack> = Vec::new();
-        for store in self.stores.iter().flatten() {
-            rejects.extend(self.shards.iter().flat_map(|shard| store.rejects(shard)));
-        }
+        let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |commit: &Commit| -> Vec<RejectedTrack> {
+            commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard)).collect()
+        };
+        let mut rejects: Vec<RejectedTrack> = commits.values().flat_map(of).collect();
         rejects.sort_by_key(|reject| reject.track_id);
         rejects.dedup_by_key(|reject| reject.track_id);
         rejects
@@ -185,7 +228,7 @@ impl Course {
     /// Shard indices in the order of a pass. The first pass is in catalogue order; later ones are permuted, as a
     /// function of seed and pass alone.
     fn order(&self, pass: u32) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.shards.len()).collect();
+        let mut order: Vec<usize> = (0..self.corpus.shards.len()).collect();
         if pass > 0 {
             let mut random = Random::new(self.seed, &[0x5041_5353, u64::from(pass)]);
             for last in (1..order.len()).rev() {
@@ -197,7 +240,12 @@ impl Course {
 
     /// Corpus stages of the graph.
     pub(crate) fn corpus_nodes(&self) -> impl Iterator<Item = usize> {
-        self.network.nodes.iter().enumerate().filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. })).map(|n| n.0)
+        self.network
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. }))
+            .map(|n| n.0)
     }
 }
 
@@ -223,11 +271,11 @@ impl ShardTask {
         track: usize,
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, StageError> {
-        let Some(recording) = self.shard.tracks[track].recordings.get(source).and_then(Option::as_ref) else {
+        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref())
+        else {
             return Ok(None);
         };
-        let origin =
-            Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
+        let origin = Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
         let mut columns = origin.columns(1);
         columns.push(Arc::new(UInt64Array::from(vec![recording.bytes])));
         let schema = if omar_schemas::edge_name(schema) == Some("track") { schema.clone() } else { bare_track() };

@@ -6,15 +6,13 @@ use std::time::Instant;
 
 use omar_stages::StageError;
 
-use super::network::Network;
-use super::shards::ShardTask;
+use super::shards::{Course, ShardTask};
 use super::{Message, RejectedTrack, RunError};
-use crate::cache::{ShardWriter, Store};
+use crate::cache::ShardWriter;
 
 /// Writes the shards of a run: rows as they come, a commit when a shard is complete.
 pub(crate) struct Recorder {
-    network: Arc<Network>,
-    stores: Vec<Option<Arc<Store>>>,
+    course: Arc<Course>,
     open: BTreeMap<u64, OpenShard>,
 }
 
@@ -26,16 +24,19 @@ struct OpenShard {
 }
 
 impl Recorder {
-    pub(crate) fn new(network: Arc<Network>, stores: Vec<Option<Arc<Store>>>) -> Self {
-        Self { network, stores, open: BTreeMap::new() }
+    pub(crate) fn new(course: Arc<Course>) -> Self {
+        Self { course, open: BTreeMap::new() }
     }
 
     /// Begins a shard.
     pub(crate) fn open(&mut self, task: &ShardTask) -> Result<(), RunError> {
         let mut writers = BTreeMap::new();
         for &node in &task.commits {
-            let store = self.stores[node].as_ref().expect("nodes that commit have a cache");
-            writers.insert(node, store.writer(&task.shard).map_err(|error| self.error(node, &error))?);
+            let store = self.course.stores[node].as_ref().expect("nodes that commit have a cache");
+            writers.insert(
+                node,
+                store.writer(&self.course.key(node, task.index)).map_err(|error| self.error(node, &error))?,
+            );
         }
         self.open.insert(task.epoch, OpenShard { writers, rejects: Vec::new(), tracks: 0 });
         Ok(())
@@ -49,11 +50,11 @@ impl Recorder {
                 let Some(writer) = shard.writers.get_mut(&node) else { return Ok(()) };
                 let started = Instant::now();
                 let written = writer.write(&batch);
-                self.network.nodes[node].metrics.busy(started.elapsed());
+                self.course.network.nodes[node].metrics.busy(started.elapsed());
                 written.map_err(|error| self.error(node, &error))
             }
             Message::Crops { .. } => Ok(()),
-            Message::End { rejected, .. } => {
+            Message::End { rejected } => {
                 shard.tracks += 1;
                 let mut failed = None;
                 for (node, writer) in &mut shard.writers {
@@ -78,18 +79,20 @@ impl Recorder {
         if shard.tracks < task.shard.tracks.len() {
             return Ok(());
         }
+        let rejects: Vec<_> = shard.rejects.iter().map(RejectedTrack::to_record).collect();
         for (node, writer) in shard.writers {
             let started = Instant::now();
-            let commit = writer.commit(&shard.rejects).map_err(|error| self.error(node, &error))?;
-            let metrics = &self.network.nodes[node].metrics;
+            let commit = writer.commit(&rejects).map_err(|error| self.error(node, &error))?;
+            let metrics = &self.course.network.nodes[node].metrics;
             metrics.busy(started.elapsed());
             metrics.committed(commit.bytes);
+            self.course.note(node, task.index, commit);
         }
         Ok(())
     }
 
     fn error(&self, node: usize, error: &crate::cache::CacheError) -> RunError {
         let source = StageError::Failed(error.to_string());
-        RunError::Stage { node: self.network.nodes[node].id.clone(), source }
+        RunError::Stage { node: self.course.network.nodes[node].id.clone(), source }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn shards<'scope>(
                 let pass = course.position(epoch).pass;
                 // A stage that got nothing from a whole pass would get nothing for ever, so the second pass waits
                 // until the first has brought something or is through.
-                let through = !probe.less_than(&(u64::from(pass) * course.shards.len() as u64));
+                let through = !probe.less_than(&(u64::from(pass) * course.corpus.shards.len() as u64));
                 if !within || (pass > 0 && course.is_first_bite_pending() && !through) {
                     activator.activate_after(POLL);
                     return;

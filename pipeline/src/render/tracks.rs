@@ -144,7 +144,7 @@ pub(crate) fn tracks<'scope>(
                             let mut session = codes.session(&ticket.capabilities[2]);
                             session.give_iterator(usage::count(*node, schema, batch, ticket.epoch).into_iter());
                         }
-                        if let Message::End { rejected: Some(reject), .. } = &message {
+                        if let Message::End { rejected: Some(reject) } = &message {
                             let shard = task.shard.name.clone();
                             let error = (ticket.epoch, shard, Some(reject.clone()));
                             errors.session(&ticket.capabilities[1]).give(error);

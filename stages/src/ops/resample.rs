@@ -122,8 +122,8 @@ impl Operator for ResampleOperator {
             };
             let mut resampled = Vec::with_capacity(resampler.output_len(samples.len() as u64) as usize);
             resampler.push(samples, &mut resampled).map_err(failed)?;
+            let declared_len = lengths.is_valid(row).then(|| resampler.output_len(lengths.value(row)));
             if self.track.is_none() {
-                let declared_len = lengths.is_valid(row).then(|| resampler.output_len(lengths.value(row)));
                 self.track = Some(Current { origin: Origin::read(batch, row)?, start: 0, declared_len });
             }
             self.emit(resampled, out)?;

@@ -1,0 +1,279 @@
+//! Binding: parameters checked, edges typed, stages made.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use omar_schemas::{Edge, Track, edge_name};
+use omar_stages::{At, BindError, Bound, Inputs, ParamsError, Registered, Registry};
+use serde_json::Value;
+
+use crate::diagnostic::{Diagnostic, Place, closest};
+use crate::edges;
+use crate::fingerprint;
+use crate::graph::{Graph, Node};
+use crate::params::{Mistake, MistakeKind, ParamsSchema};
+use crate::plan::{Input, PlanNode};
+use crate::reader::Reader;
+use crate::repair;
+use crate::spans::KeyPath;
+use crate::wiring::Wiring;
+
+/// A node about to be bound.
+struct Binding<'a> {
+    node: &'a Node,
+    kind: &'a Registered,
+    /// Producers with the path of each reference, by port.
+    producers: Vec<(&'a PlanNode, KeyPath)>,
+}
+
+/// Binds all nodes that can be bound, in topological order; mistakes go to the report. Nodes behind one that could not
+/// be bound are skipped in silence, but their keys are checked.
+pub(crate) fn bind(graph: &Graph, wiring: &Wiring<'_>, registry: &Registry, reader: &mut Reader<'_>) -> Vec<PlanNode> {
+    let mut nodes: Vec<PlanNode> = Vec::new();
+    let mut placed = vec![None; graph.nodes.len()];
+    let behind = (0..graph.nodes.len()).filter(|index| !wiring.order.contains(index));
+    for index in wiring.order.iter().copied().chain(behind) {
+        let (node, wired) = (&graph.nodes[index], &wiring.nodes[index]);
+        let Some(kind) = wired.kind else { continue };
+        let keys_fit = check_keys(node, kind, reader);
+        let producers = wired.inputs.iter().flatten().map(|(producer, path)| Some((placed[*producer]?, path.clone())));
+        let producers: Option<Vec<(usize, KeyPath)>> = producers.collect();
+        let Some(producers) = producers.filter(|_| wired.inputs.is_some() && node.sound) else { continue };
+        let inputs = producers.iter().zip(kind.inputs).map(|((node, _), port)| Input { port, node: *node }).collect();
+        let producers = producers.into_iter().map(|(producer, path)| (&nodes[producer], path)).collect();
+        let binding = Binding { node, kind, producers };
+        if let Some(bound) = binding.bind(keys_fit, registry, reader)
+            && let Some(made) = binding.finish(bound, inputs, graph, reader)
+        {
+            placed[index] = Some(nodes.len());
+            nodes.push(made);
+        }
+    }
+    nodes
+}
+
+/// Reports unknown and missing parameters; says whether there were none.
+fn check_keys(node: &Node, kind: &Registered, reader: &mut Reader<'_>) -> bool {
+    let mistakes = ParamsSchema::new(&(kind.params)()).mistakes(&Value::Object(node.params.clone()));
+    let none = mistakes.is_empty();
+    mistakes.into_iter().for_each(|mistake| report_mistake(node, mistake, reader));
+    none
+}
+
+fn report_mistake(node: &Node, mistake: Mistake, reader: &mut Reader<'_>) {
+    let path = node.path().child("params").join(&mistake.path);
+    if reader.document.is_poisoned(&path) {
+        return;
+    }
+    let place = if mistake.kind != MistakeKind::Value {
+        reader.document.key_place(&path)
+    } else {
+        reader.document.place(&path)
+    };
+    let diagnostic = Diagnostic::error(mistake.message).at(place, mistake.label);
+    reader.report.push(diagnostic.maybe_hint(mistake.hint));
+}
+
+impl Binding<'_> {
+    fn inputs(&self) -> Inputs<'_> {
+        let schemas = self.producers.iter().map(|producer| &producer.0.schema);
+        Inputs::new(self.kind.inputs.iter().copied().zip(schemas).collect())
+    }
+
+    /// Binds, and reports why not. After a mistake in the keys only the form of the other parameters is looked at.
+    fn bind(&self, keys_fit: bool, registry: &Registry, reader: &mut Reader<'_>) -> Option<Bound> {
+        let schema = ParamsSchema::new(&(self.kind.params)());
+        let mut params = Value::Object(self.node.params.clone());
+        for mistake in schema.mistakes(&params).iter().filter(|mistake| mistake.kind != MistakeKind::Missing) {
+            remove(&mut params, &mistake.path);
+        }
+        let mut sound = keys_fit;
+        loop {
+            match (self.kind.bind)(params.clone(), &self.inputs()) {
+                Ok(bound) => return sound.then_some(bound),
+                Err(ParamsError::Form { path, message }) => {
+                    let path = KeyPath::parse(&path);
+                    let value = find(&params, &path).cloned().unwrap_or(Value::Null);
+                    if !sound && message.starts_with("missing field") {
+                        return None;
+                    }
+                    sound = false;
+                    report_mistake(self.node, schema.explain(&path, &value, &message), reader);
+                    // Look for more mistakes without this value.
+                    if !remove(&mut params, &path) {
+                        return None;
+                    }
+                }
+                Err(ParamsError::Bind(error)) => {
+                    if sound {
+                        self.report_refusal(error, registry, reader);
+                    }
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn report_refusal(&self, error: BindError, registry: &Registry, reader: &mut Reader<'_>) {
+        let node = self.node.path();
+        let hint = error.hint;
+        let diagnostic = match &error.at {
+            At::Node => Diagnostic::error(error.message).at(reader.document.key_place(&node), ""),
+            At::Param(param) => {
+                let path = node.child("params").join(&KeyPath::parse(param));
+                Diagnostic::error(error.message).at(reader.document.place(&path), "")
+            }
+            At::Input(port) => {
+                let index = self.kind.inputs.iter().position(|input| input == port).unwrap_or(0);
+                let hint = hint.or_else(|| self.repair(index, registry));
+                let refusal = self.refuse_input(index, error.message, reader);
+                reader.report.push(refusal.maybe_hint(hint));
+                return;
+            }
+        };
+        reader.report.push(diagnostic.maybe_hint(hint));
+    }
+
+    /// What arrives at a port does not suit: points at the reference, and at the node that it names.
+    fn refuse_input(&self, index: usize, message: String, reader: &Reader<'_>) -> Diagnostic {
+        let (producer, path) = &self.producers[index];
+        let gives =
+            format!("`{}`{} gives {}", producer.id, on_line(producer.place.as_ref()), edges::words(&producer.schema));
+        let message = match edges::wanted(&message) {
+            Some(wanted) => {
+                format!("`{}` reads {}, but {gives}", self.node.id, edges::plural(wanted))
+            }
+            None => format!("{message}; {gives}"),
+        };
+        Diagnostic::error(message)
+            .at(reader.document.place(path), "")
+            .see(producer.place.clone(), format!("gives {}", edges::words(&producer.schema)))
+    }
+
+    fn repair(&self, index: usize, registry: &Registry) -> Option<String> {
+        let params = Value::Object(self.node.params.clone());
+        let schemas: Vec<&SchemaRef> = self.producers.iter().map(|producer| &producer.0.schema).collect();
+        repair::suggest(self.kind, &params, &schemas, index, &self.producers[index].0.id, registry)
+    }
+
+    /// Checks the files that the stage needs, and makes the node of the plan.
+    fn finish(&self, bound: Bound, inputs: Vec<Input>, graph: &Graph, reader: &mut Reader<'_>) -> Option<PlanNode> {
+        let schema = bound.stage.output();
+        let files = bound.stage.files();
+        let mut found = files.iter().all(|file| self.check_path(file, "file", reader));
+        if let Some(root) = source_root(&schema).filter(|_| self.kind.inputs.is_empty()) {
+            found &= self.check_path(Path::new(&root), "folder", reader);
+        }
+        if !found {
+            return None;
+        }
+        let upstream: Vec<_> = self.producers.iter().map(|producer| producer.0.fingerprint).collect();
+        let what = fingerprint::Stage {
+            name: self.kind.name,
+            version: self.kind.version,
+            schema: &schema,
+            params: &bound.params,
+            seed: graph.seed,
+            files: &files,
+        };
+        let fingerprint = fingerprint::of(&what, &upstream)
+            .map_err(|(file, error)| {
+                let message = format!("cannot read `{}`: {error}", file.display());
+                reader.report.push(Diagnostic::error(message).at(self.place_of(&file, reader), ""));
+            })
+            .ok()?;
+        Some(PlanNode {
+            id: self.node.id.clone(),
+            stage_name: self.kind.name,
+            version: self.kind.version,
+            scope: self.kind.scope,
+            params: bound.params,
+            inputs,
+            schema,
+            stage: Arc::from(bound.stage),
+            cache: self.node.cache.clone(),
+            on_error: self.node.on_error,
+            device: self.node.device.unwrap_or(graph.resources.device),
+            place: reader.document.key_place(&self.node.path()),
+            fingerprint,
+        })
+    }
+
+    fn check_path(&self, path: &Path, what: &str, reader: &mut Reader<'_>) -> bool {
+        if path.exists() {
+            return true;
+        }
+        let diagnostic = Diagnostic::error(format!("there is no {what} `{}`", path.display()));
+        let hint = if path.is_absolute() {
+            None
+        } else {
+            Some("relative paths start from the folder where you run omar-flow")
+        };
+        let diagnostic = diagnostic.at(self.place_of(path, reader), "").maybe_hint(neighbour(path));
+        reader.report.push(diagnostic.maybe_hint(hint.map(str::to_owned)));
+        false
+    }
+
+    /// The parameter that holds a path, else the node.
+    fn place_of(&self, path: &Path, reader: &Reader<'_>) -> Option<Place> {
+        let params = Value::Object(self.node.params.clone());
+        let param = find_text(&params, &path.to_string_lossy(), &self.node.path().child("params"));
+        param.map_or_else(|| reader.document.key_place(&self.node.path()), |param| reader.document.place(&param))
+    }
+}
+
+fn source_root(schema: &Schema) -> Option<String> {
+    if edge_name(schema) != Some(Track::NAME) {
+        return None;
+    }
+    Track::spec(schema).ok().map(|spec| spec.root)
+}
+
+/// ` (line 8)`, when the place is in a file.
+fn on_line(place: Option<&Place>) -> String {
+    place.map_or_else(String::new, |place| format!(" (line {})", place.line()))
+}
+
+/// The deepest folder of a path that exists may hold something with a similar name.
+fn neighbour(path: &Path) -> Option<String> {
+    let folder = path.parent()?;
+    let listed = std::fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok()?;
+    let names: Vec<String> = listed.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let meant = closest(&name, names.iter().map(String::as_str))?;
+    Some(format!("did you mean `{}`?", folder.join(meant).display()))
+}
+
+/// The path of the parameter whose value is, or leads to, a text.
+fn find_text(value: &Value, text: &str, path: &KeyPath) -> Option<KeyPath> {
+    match value {
+        Value::String(found) => {
+            (!found.is_empty() && text.starts_with(found.trim_end_matches('/'))).then(|| path.clone())
+        }
+        Value::Object(map) => map.iter().find_map(|(key, value)| find_text(value, text, &path.child(key.as_str()))),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(index, item)| find_text(item, text, &path.child(index.to_string())))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+fn find<'a>(value: &'a Value, path: &KeyPath) -> Option<&'a Value> {
+    path.0.iter().try_fold(value, |value, key| match value {
+        Value::Object(map) => map.get(key),
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Takes a value out of a map; says whether it was there.
+fn remove(value: &mut Value, path: &KeyPath) -> bool {
+    let Some((last, above)) = path.0.split_last() else { return false };
+    let above = above.iter().try_fold(value, |value, key| match value {
+        Value::Object(map) => map.get_mut(key),
+        Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        _ => None,
+    });
+    above.and_then(Value::as_object_mut).is_some_and(|map| map.shift_remove(last).is_some())
+}

@@ -1,0 +1,156 @@
+//! The command line: what can be written, not what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::inspect::InspectArgs;
+
+/// Music representation learning as a declarative streaming dataflow.
+#[derive(Debug, Parser)]
+#[command(name = "omar-flow", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a graph: decode, compute, cache, train.
+    Run(RunArgs),
+    /// Check a graph without running it.
+    Validate(GraphArgs),
+    /// Show what a graph means: every node with its edges, sizes, fingerprint and cache.
+    Plan(GraphArgs),
+    /// Show what is in a parquet file, a cache, a run, or at a node of a graph.
+    Inspect(InspectArgs),
+    /// Draw a graph.
+    Graph(DrawArgs),
+    /// List the stages, or describe one.
+    Stages(StagesArgs),
+    /// Print the JSON Schema of graph files, for editors.
+    Schema,
+}
+
+/// A graph and changes to it.
+#[derive(Debug, Clone, Args)]
+pub struct GraphArgs {
+    /// The graph, a YAML file.
+    pub graph: PathBuf,
+    /// Change a value of the graph, e.g. `nodes.model.params.steps=100`. Can be given several times.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `run`
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The graph, and changes to it.
+    #[command(flatten)]
+    pub graph: GraphArgs,
+    /// Continue the run in this folder.
+    #[arg(long, value_name = "RUN")]
+    pub resume: Option<PathBuf>,
+    /// Run only this node and what feeds it.
+    #[arg(long, value_name = "NODE")]
+    pub until: Option<String>,
+    /// Take only the first N recordings.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run in a plain loop, without the dataflow. Slower, with the same results.
+    #[arg(long)]
+    pub direct: bool,
+    /// Threads for CPU work, instead of `resources.threads`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// `graph`
+#[derive(Debug, Clone, Args)]
+pub struct DrawArgs {
+    /// The graph, a YAML file.
+    pub graph: PathBuf,
+    /// Change a value of the graph, e.g. `nodes.model.params.steps=100`. Can be given several times.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Language of the drawing.
+    #[arg(long, value_enum, default_value_t = DrawFormat::Mermaid)]
+    pub format: DrawFormat,
+}
+
+/// How a graph is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DrawFormat {
+    /// For Markdown files and https://mermaid.live.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+}
+
+/// `stages`
+#[derive(Debug, Clone, Args)]
+pub struct StagesArgs {
+    /// The stage to describe.
+    pub name: Option<String>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All went well.
+    Done,
+    /// The run failed.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// The graph is wrong.
+    Invalid,
+    /// More recordings were rejected than allowed.
+    Rejects,
+    /// The device is missing or failed.
+    Device,
+    /// Stopped from outside, after a clean commit.
+    Interrupted,
+}
+
+impl Exit {
+    /// The exit status of the process.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Invalid => 3,
+            Self::Rejects => 4,
+            Self::Device => 5,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,77 @@
+//! One file per verb of the command line. Results go to stdout, messages to stderr.
+
+pub mod graph;
+pub mod inspect;
+pub mod plan;
+pub mod run;
+pub mod schema;
+pub mod stages;
+pub mod validate;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use omar_stages::Registry;
+use serde_json::Value;
+
+use crate::cli::Exit;
+use crate::diagnostic::{Report, Severity};
+use crate::plan::Plan;
+
+/// Writes a result. A reader that has gone away, as in `| head`, is no error.
+pub fn write_result(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes a result as JSON.
+pub fn write_json(value: &Value) {
+    write_result(&format!("{value:#}\n"));
+}
+
+/// Writes messages about a graph.
+pub fn write_report(graph: &Path, report: &Report) {
+    let mut text = report.render(colour());
+    let (errors, all) = (report.errors(), report.diagnostics.len());
+    if errors > 1 {
+        text += &format!("{}: {errors} errors\n", graph.display());
+    } else if all > errors && errors == 0 {
+        debug_assert!(report.diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Warning));
+    }
+    write_message(&text);
+}
+
+/// Writes to stderr.
+pub fn write_message(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes());
+}
+
+/// Loads a plan for a verb: warnings are written and errors too, as JSON to stdout if that is wanted.
+///
+/// # Errors
+/// The exit status, when the graph is wrong.
+pub fn load(graph: &Path, sets: &[String], json: bool, registry: &Registry) -> Result<Plan, Exit> {
+    match Plan::load(graph, sets, registry) {
+        Ok(plan) => {
+            if !json {
+                write_report(graph, &plan.warnings);
+            }
+            Ok(plan)
+        }
+        Err(report) => {
+            if json {
+                write_json(&report.to_json());
+            } else {
+                write_report(graph, &report);
+            }
+            Err(Exit::Invalid)
+        }
+    }
+}
+
+/// Whether stderr is a terminal that wants colours (<https://no-color.org>).
+fn colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

@@ -1,0 +1,157 @@
+//! The JSON Schema of graph files, which lets editors complete and check them while they are written.
+
+use omar_stages::{Registered, Registry};
+use serde_json::{Map, Value, json};
+
+use crate::graph::{FORMAT, OnError};
+
+/// Anything may be written as `${...}` instead.
+const VARIABLE: &str = "variable";
+
+/// The schema of a graph made of these stages.
+pub(crate) fn schema(registry: &Registry) -> Value {
+    let mut definitions = Map::new();
+    definitions.insert(VARIABLE.to_owned(), json!({ "type": "string", "pattern": r"\$\{.*\}" }));
+    let mut rules = Vec::new();
+    for kind in registry.iter() {
+        define_params(kind, &mut definitions);
+        rules.push(rule(kind));
+    }
+    let names: Vec<&str> = registry.iter().map(|kind| kind.name).collect();
+    definitions.insert("node".to_owned(), node(&names, rules));
+    let count = json!({ "type": "integer", "minimum": 1 });
+    let auto_or_count = json!({ "anyOf": [{ "const": "auto" }, count] });
+    let device = json!({ "type": "string", "pattern": r"^(auto|cpu|cuda:\d+)$|\$\{" });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "omar-flow graph",
+        "type": "object",
+        "required": ["omar", "nodes"],
+        "additionalProperties": false,
+        "properties": {
+            "omar": { "const": FORMAT, "description": "Version of the format." },
+            "name": { "type": "string", "description": "Name of the graph; by default that of the file." },
+            "seed": or_variable(json!({ "type": "integer", "minimum": 0, "description": "Where all randomness starts." })),
+            "vars": {
+                "type": "object",
+                "description": "Values to use as `${vars.name}` below.",
+                "additionalProperties": { "type": ["string", "number", "boolean"] },
+            },
+            "resources": {
+                "type": "object",
+                "description": "What a run may use.",
+                "additionalProperties": false,
+                "properties": {
+                    "threads": or_variable(auto_or_count.clone()),
+                    "workers": or_variable(count.clone()),
+                    "memory": { "type": "string", "description": "Memory for batches under way, such as `2GiB`." },
+                    "device": device,
+                },
+            },
+            "flow": {
+                "type": "object",
+                "description": "How the corpus is cut.",
+                "additionalProperties": false,
+                "properties": { "shard_tracks": or_variable(auto_or_count), "window": or_variable(count) },
+            },
+            "nodes": {
+                "type": "object",
+                "description": "The steps, by name.",
+                "minProperties": 1,
+                "additionalProperties": { "$ref": "#/$defs/node" },
+            },
+        },
+        "$defs": definitions,
+    })
+}
+
+fn node(stages: &[&str], rules: Vec<Value>) -> Value {
+    json!({
+        "type": "object",
+        "required": ["stage"],
+        "additionalProperties": false,
+        "properties": {
+            "stage": { "enum": stages, "description": "What the node does." },
+            "from": {
+                "description": "The node that it reads, or one for each input.",
+                "anyOf": [{ "type": "string" }, { "type": "object", "additionalProperties": { "type": "string" } }],
+            },
+            "params": { "description": "Parameters of the stage." },
+            "cache": { "type": "string", "description": "Folder that keeps its rows." },
+            "on_error": { "enum": OnError::NAMES, "description": "What to do with recordings that fail." },
+            "device": { "type": "string", "description": "Where its model runs: `auto`, `cpu` or `cuda:0`." },
+        },
+        "allOf": rules,
+    })
+}
+
+/// If a node is of this stage, then these are its inputs and parameters.
+fn rule(kind: &Registered) -> Value {
+    let mut then = json!({ "properties": { "params": { "$ref": format!("#/$defs/{}", kind.name) } } });
+    let ports = |ports: &[&str]| {
+        let properties: Map<String, Value> =
+            ports.iter().map(|&port| (port.to_owned(), json!({ "type": "string" }))).collect();
+        json!({ "type": "object", "properties": properties, "required": ports, "additionalProperties": false })
+    };
+    then["properties"]["from"] = match kind.inputs {
+        [] => Value::Bool(false),
+        [_] => json!({ "type": "string" }),
+        several => ports(several),
+    };
+    let needs_params = (kind.params)().get("required").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let required = [(!kind.inputs.is_empty(), "from"), (needs_params, "params")];
+    then["required"] = required.iter().filter(|one| one.0).map(|one| one.1).collect();
+    json!({ "if": { "properties": { "stage": { "const": kind.name } }, "required": ["stage"] }, "then": then })
+}
+
+/// Adds the parameters of a stage and the types that they use, under names that cannot clash.
+fn define_params(kind: &Registered, definitions: &mut Map<String, Value>) {
+    let mut schema = (kind.params)().as_value().clone();
+    let mut own = Map::new();
+    if let Some(map) = schema.as_object_mut() {
+        map.shift_remove("$schema");
+        if let Some(Value::Object(inner)) = map.shift_remove("$defs") {
+            own = inner;
+        }
+    }
+    definitions.insert(kind.name.to_owned(), adapt(kind.name, schema));
+    for (name, schema) in own {
+        definitions.insert(format!("{}.{name}", kind.name), adapt(kind.name, schema));
+    }
+}
+
+/// Points references at the new names, and lets `${...}` stand for every number and boolean.
+fn adapt(stage: &str, schema: Value) -> Value {
+    match schema {
+        Value::Object(map) => {
+            let scalar = matches!(map.get("type").and_then(Value::as_str), Some("integer" | "number" | "boolean"));
+            let quantity = map.contains_key("pattern");
+            let adapted = map.into_iter().map(|(key, value)| match (key.as_str(), &value) {
+                ("$ref", Value::String(name)) => {
+                    let name = name.trim_start_matches("#/$defs/");
+                    (key, format!("#/$defs/{stage}.{name}").into())
+                }
+                ("default" | "enum" | "const" | "required", _) => (key, value),
+                ("properties", Value::Object(fields)) => {
+                    let fields = fields.iter().map(|(name, field)| (name.clone(), adapt(stage, field.clone())));
+                    (key, Value::Object(fields.collect()))
+                }
+                _ => (key, adapt(stage, value)),
+            });
+            let adapted = Value::Object(adapted.collect());
+            if scalar || quantity { or_variable(adapted) } else { adapted }
+        }
+        Value::Array(items) => items.into_iter().map(|item| adapt(stage, item)).collect(),
+        other => other,
+    }
+}
+
+fn or_variable(mut schema: Value) -> Value {
+    let about = schema.as_object_mut().and_then(|map| map.shift_remove("description"));
+    let default = schema.as_object_mut().and_then(|map| map.shift_remove("default"));
+    let mut either = json!({ "anyOf": [schema, { "$ref": format!("#/$defs/{VARIABLE}") }] });
+    for (key, value) in [("description", about), ("default", default)] {
+        value.into_iter().for_each(|value| either[key] = value);
+    }
+    either
+}
