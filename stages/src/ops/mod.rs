@@ -11,6 +11,8 @@ pub mod resample;
 
 pub mod crop;
 
+pub mod pretrain;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
@@ -21,4 +23,5 @@ pub fn registry() -> Registry {
         .with::<decode::Decode>()
         .with::<resample::Resample>()
         .with::<crop::Crop>()
+        .with::<pretrain::Pretrain>()
 }
