@@ -11,6 +11,9 @@ pub mod resample;
 
 pub mod crop;
 
+pub mod features;
+pub mod tokenize;
+
 pub mod pretrain;
 
 use crate::Registry;
@@ -23,5 +26,7 @@ pub fn registry() -> Registry {
         .with::<decode::Decode>()
         .with::<resample::Resample>()
         .with::<crop::Crop>()
+        .with::<features::Features>()
+        .with::<tokenize::Tokenize>()
         .with::<pretrain::Pretrain>()
 }

@@ -301,8 +301,10 @@ mod tests {
             let found = found(&rows, Arch::new(), &vectors);
             assert_eq!(found, self::found(&rows, Arch::Scalar, &vectors));
             for (vector, row) in vectors.chunks_exact(dim).zip(&found) {
-                let dots: Vec<f32> =
-                    unit.chunks_exact(dim).map(|u| u.iter().zip(vector).fold(0.0, |s, (a, b)| a.mul_add(*b, s))).collect();
+                let dots: Vec<f32> = unit
+                    .chunks_exact(dim)
+                    .map(|u| u.iter().zip(vector).fold(0.0, |s, (a, b)| a.mul_add(*b, s)))
+                    .collect();
                 let mut expected = 0;
                 for (i, dot) in dots.iter().enumerate() {
                     if *dot > dots[expected] {
