@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::binding;
 use crate::diagnostic::{Diagnostic, Place, Report, Severity};
 use crate::fingerprint::Fingerprint;
-pub use crate::graph::OnError;
 use crate::graph::Graph;
+pub use crate::graph::OnError;
 use crate::reader::Reader;
 use crate::resources::{Device, Flow, Resources};
 use crate::wiring;
@@ -172,7 +172,8 @@ impl Plan {
             let corpus = matches!(node.scope, Scope::Corpus { .. });
             if consumers.is_empty() && node.cache.is_none() && !corpus {
                 let message = format!("what `{}` gives goes nowhere", node.id);
-                let hint = format!("keep it with `cache: runs/{}`, read it from another node, or remove the node", node.id);
+                let hint =
+                    format!("keep it with `cache: runs/{}`, read it from another node, or remove the node", node.id);
                 report.push(Diagnostic::warning(message).at(node.place.clone(), "no node reads this").hint(hint));
             }
         }

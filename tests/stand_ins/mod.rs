@@ -248,11 +248,8 @@ fn tokenize(params: TokenizeParams, inputs: &Inputs<'_>) -> Result<Bound, BindEr
         Quantizer::RandomProjection(projection) => projection.codebook_size,
         Quantizer::Fsq { levels } => levels.iter().map(|&level| u32::from(level)).product(),
     };
-    let streams = features.views.iter().map(|view| StreamSpec {
-        view: view.name.clone(),
-        codebooks: 1,
-        codebook_size: size,
-    });
+    let streams =
+        features.views.iter().map(|view| StreamSpec { view: view.name.clone(), codebooks: 1, codebook_size: size });
     edge(Tokens::schema(&TokensSpec {
         sample_rate: features.sample_rate,
         crop_samples: features.crop_samples,
