@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::inspect::InspectArgs;
+
 /// Music representation learning as a declarative streaming dataflow.
 #[derive(Debug, Parser)]
 #[command(name = "omar-flow", version, about, disable_help_subcommand = true)]
@@ -22,6 +24,8 @@ pub enum Command {
     Validate(GraphArgs),
     /// Show what a graph means: every node with its edges, sizes, fingerprint and cache.
     Plan(GraphArgs),
+    /// Show what is in a parquet file, a cache, a run, or at a node of a graph.
+    Inspect(InspectArgs),
     /// Draw a graph.
     Graph(DrawArgs),
     /// List the stages, or describe one.
@@ -89,19 +93,6 @@ pub enum DrawFormat {
     Mermaid,
     /// For Graphviz.
     Dot,
-}
-
-/// `inspect`
-#[derive(Debug, Clone, Args)]
-pub struct InspectArgs {
-    /// A parquet file, the folder of a run, or the folder of a cache.
-    pub target: PathBuf,
-    /// Show the first N rows.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub rows: usize,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `stages`

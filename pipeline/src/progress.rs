@@ -93,7 +93,11 @@ impl Monitor {
             parts.push(format!("{} rejected", counts.rejected));
         }
         if counts.shards_committed > 0 {
-            parts.push(format!("{}/{} shards", counts.shards_committed + counts.shards_cached, self.course.corpus.shards.len()));
+            parts.push(format!(
+                "{}/{} shards",
+                counts.shards_committed + counts.shards_cached,
+                self.course.corpus.shards.len()
+            ));
         }
         parts.join(", ")
     }

@@ -120,10 +120,9 @@ fn stores(plan: &Plan, run: &str) -> Result<Vec<Option<Arc<Store>>>, RunError> {
     let open = |node: &PlanNode| {
         let Some(folder) = &node.cache else { return Ok(None) };
         let store = Store::open(folder, &description(plan, node), &node.schema, run);
-        store.map(|store| Some(Arc::new(store))).map_err(|error| RunError::Stage {
-            node: node.id.clone(),
-            source: StageError::Failed(error.to_string()),
-        })
+        store
+            .map(|store| Some(Arc::new(store)))
+            .map_err(|error| RunError::Stage { node: node.id.clone(), source: StageError::Failed(error.to_string()) })
     };
     plan.nodes.iter().map(open).collect()
 }

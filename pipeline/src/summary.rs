@@ -123,7 +123,8 @@ impl Summary {
     /// The closing report.
     pub fn to_table(&self) -> String {
         let mut rows = vec![
-            ["node", "stage", "cpu s", "rows", "cached", "audio", "rejected", "in memory", "on disk"].map(str::to_owned),
+            ["node", "stage", "cpu s", "rows", "cached", "audio", "rejected", "in memory", "on disk"]
+                .map(str::to_owned),
         ];
         for node in &self.nodes {
             let counts = &node.counts;
@@ -224,7 +225,11 @@ pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
             .iter()
             .zip(&widths)
             .enumerate()
-            .map(|(column, (cell, &width))| if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .map(
+                |(column, (cell, &width))| {
+                    if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
             .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');

@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Float32Type, SchemaRef, UInt16Type};
 use omar_schemas::{
-    Edge, Features, FeaturesSpec, Origin, Split, StreamSpec, Tokens, TokensSpec, TrackId, ViewSpec, fixed_tensor,
+    Edge, Features, FeaturesSpec, Origin, Split, StreamSpec, Tokens, TokensSpec, TrackId, ViewSpec, column,
+    fixed_tensor,
 };
 use omar_stages::storage::{RejectRecord, commits, locate};
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::file::metadata::RowGroupMetaData;
 use serde_json::json;
 
@@ -266,10 +268,10 @@ fn row_groups_end_with_tracks_and_stay_small() {
     assert_eq!(reader.read_track(TrackId(4)).expect("rows").iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
     let second = reader.read_track(TrackId(2)).expect("rows");
     assert_eq!(concat_batches(&schema, &second).expect("rows").slice(0, 2), rows(2, 2));
-    let column = reader.read_rows(21, 2).expect("rows");
-    let ids: Vec<u64> = column
-        .iter()
-        .flat_map(|b| omar_schemas::column::<arrow::array::UInt64Array>(b, "track_id").expect("ids").values().to_vec())
+    let selection = RowSelection::from(vec![RowSelector::skip(21), RowSelector::select(2)]);
+    let scan = reader.scan(Some(&["track_id"]), Some(selection)).expect("scan");
+    let ids: Vec<u64> = scan
+        .flat_map(|batch| column::<UInt64Array>(&batch.expect("rows"), "track_id").expect("ids").values().to_vec())
         .collect();
     assert_eq!(ids, [2, 3]);
 }

@@ -1,6 +1,7 @@
 //! One file per verb of the command line. Results go to stdout, messages to stderr.
 
 pub mod graph;
+pub mod inspect;
 pub mod plan;
 pub mod run;
 pub mod schema;

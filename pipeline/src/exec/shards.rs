@@ -168,9 +168,7 @@ impl Course {
         }
         let readers = (0..nodes.len())
             .map(|node| match (&self.stores[node], modes[node]) {
-                (Some(store), Mode::Replay) => {
-                    self.commit(node, index).map(|commit| store.reader(&commit)).transpose()
-                }
+                (Some(store), Mode::Replay) => self.commit(node, index).map(|commit| store.reader(&commit)).transpose(),
                 _ => Ok(None),
             })
             .collect::<Result<Vec<_>, _>>()
@@ -242,7 +240,12 @@ impl Course {
 
     /// Corpus stages of the graph.
     pub(crate) fn corpus_nodes(&self) -> impl Iterator<Item = usize> {
-        self.network.nodes.iter().enumerate().filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. })).map(|n| n.0)
+        self.network
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. }))
+            .map(|n| n.0)
     }
 }
 
@@ -268,11 +271,11 @@ impl ShardTask {
         track: usize,
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, StageError> {
-        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref()) else {
+        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref())
+        else {
             return Ok(None);
         };
-        let origin =
-            Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
+        let origin = Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
         let mut columns = origin.columns(1);
         columns.push(Arc::new(UInt64Array::from(vec![recording.bytes])));
         let schema = if omar_schemas::edge_name(schema) == Some("track") { schema.clone() } else { bare_track() };

@@ -49,9 +49,7 @@ impl Projection {
     pub(super) fn directions(&self, patches: &[f32], out: &mut [f32]) -> Result<(), usize> {
         let (tiles, rest) = patches.split_at(patches.len() / (self.inputs * TILE) * self.inputs * TILE);
         let (out_tiles, out_rest) = out.split_at_mut(tiles.len() / self.inputs * self.dim);
-        for (tile, slot) in
-            tiles.chunks_exact(self.inputs * TILE).zip(out_tiles.chunks_exact_mut(self.dim * TILE))
-        {
+        for (tile, slot) in tiles.chunks_exact(self.inputs * TILE).zip(out_tiles.chunks_exact_mut(self.dim * TILE)) {
             self.project::<TILE>(tile, slot);
         }
         for (patch, slot) in rest.chunks_exact(self.inputs).zip(out_rest.chunks_exact_mut(self.dim)) {

@@ -222,10 +222,7 @@ mod tests {
             refused(RandomProjectionConfig { codebook_size: 65_537, ..CONFIG }),
             "`codebook_size` is 65537, expected 2 to 65536 codes"
         );
-        assert_eq!(
-            refused(RandomProjectionConfig { codebooks: 0, ..CONFIG }),
-            "`codebooks` is 0, expected 1 to 16"
-        );
+        assert_eq!(refused(RandomProjectionConfig { codebooks: 0, ..CONFIG }), "`codebooks` is 0, expected 1 to 16");
         let mut quantizer = RandomProjection::seeded(CONFIG, 0).unwrap();
         assert!(quantizer.forward_into(&[0.0; 31], &mut [0; 3]).is_err());
         assert!(quantizer.forward_into(&[0.0; 30], &mut [0; 2]).is_err());

@@ -1,6 +1,7 @@
 //! Which files of rows a path means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -32,12 +33,12 @@ pub enum LocateError {
         message: String,
     },
     /// Rows of several nodes, of which at most one can be meant.
-    #[error("`{}` holds the rows of {} nodes: name the folder of one\n{}", path.display(), nodes.len(), nodes.join("\n"))]
+    #[error("`{}` holds the rows of {} nodes: name the folder of one\n{}", path.display(), nodes.len(), lines(nodes))]
     Several {
         /// As given.
         path: PathBuf,
-        /// One line for each: its folder and what sets it apart, the newest first.
-        nodes: Vec<String>,
+        /// The newest first.
+        nodes: Vec<Apart>,
     },
     /// The file system refused.
     #[error(transparent)]
@@ -99,12 +100,24 @@ pub fn node_folders(cache: &Path) -> Result<Vec<PathBuf>, StorageError> {
     Ok(folders)
 }
 
-/// One line for each folder of a node: its path, when it was last written, and the parameters in which it differs
-/// from the others. The newest first.
+/// What sets a folder of a node apart from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apart {
+    /// The folder.
+    pub folder: PathBuf,
+    /// When its newest shard was committed, in seconds since 1970.
+    pub newest_unix_s: u64,
+    /// Committed shards.
+    pub shards: usize,
+    /// The parameters in which it differs from the others, as `path=value`.
+    pub differs_in: String,
+}
+
+/// What sets each folder of a node apart from the others. The newest first.
 ///
 /// # Errors
 /// When the file system refuses.
-pub fn tell_apart(folders: &[PathBuf]) -> Result<Vec<String>, StorageError> {
+pub fn tell_apart(folders: &[PathBuf]) -> Result<Vec<Apart>, StorageError> {
     let mut nodes = Vec::new();
     for folder in folders {
         let commits = commits(folder)?;
@@ -118,12 +131,19 @@ pub fn tell_apart(folders: &[PathBuf]) -> Result<Vec<String>, StorageError> {
     };
     let differs = |key: &&String| nodes.iter().any(|node| value(&node.3, key) != value(&nodes[0].3, key));
     let differing: Vec<&String> = keys.into_iter().filter(differs).collect();
-    let line = |(newest, folder, shards, properties): &(u64, &PathBuf, usize, _)| {
-        let apart = differing.iter().filter_map(|key| Some(format!("{key}={}", value(properties, key)?)));
-        let apart: Vec<String> = apart.collect();
-        format!("  {}  {}, {shards} shards  {}", folder.display(), utc(*newest), apart.join(" ")).trim_end().to_owned()
+    let apart = |(newest, folder, shards, properties): &(u64, &PathBuf, usize, _)| {
+        let differs = differing.iter().filter_map(|key| Some(format!("{key}={}", value(properties, key)?)));
+        let differs_in = differs.collect::<Vec<_>>().join(" ");
+        Apart { folder: (*folder).clone(), newest_unix_s: *newest, shards: *shards, differs_in }
     };
-    Ok(nodes.iter().map(line).collect())
+    Ok(nodes.iter().map(apart).collect())
+}
+
+impl fmt::Display for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (folder, newest) = (self.folder.display(), utc(self.newest_unix_s));
+        write!(f, "{folder}  {newest}, {} shards  {}", self.shards, self.differs_in)
+    }
 }
 
 /// `2026-11-22 21:44 UTC` for seconds since 1970.
@@ -139,6 +159,10 @@ pub fn utc(unix_s: u64) -> String {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60)
+}
+
+fn lines(nodes: &[Apart]) -> String {
+    nodes.iter().map(|node| format!("  {node}")).collect::<Vec<_>>().join("\n")
 }
 
 fn committed(folder: &Path) -> Result<Vec<Located>, StorageError> {
@@ -293,14 +317,9 @@ mod tests {
         node_folder(cache.path(), "aaaa", 60, 320);
         node_folder(cache.path(), "bbbb", 120, 640);
         let Err(LocateError::Several { nodes, .. }) = locate(cache.path()) else { panic!("two nodes") };
-        let short: Vec<String> =
-            nodes.iter().map(|line| line.replace(&cache.path().display().to_string(), "")).collect();
-        assert_eq!(
-            short,
-            [
-                "  /bbbb  1970-01-01 00:02 UTC, 1 shards  views.views.mel.hop_len=640",
-                "  /aaaa  1970-01-01 00:01 UTC, 1 shards  views.views.mel.hop_len=320"
-            ]
-        );
+        let lines = lines(&nodes).replace(&cache.path().display().to_string(), "");
+        let expected = "  /bbbb  1970-01-01 00:02 UTC, 1 shards  views.views.mel.hop_len=640
+  /aaaa  1970-01-01 00:01 UTC, 1 shards  views.views.mel.hop_len=320";
+        assert_eq!(lines, expected);
     }
 }

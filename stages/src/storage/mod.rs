@@ -16,9 +16,9 @@ mod node;
 mod track_file;
 
 pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
-pub use locate::{LocateError, Located, locate, node_folders, tell_apart, utc};
+pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};
-pub use track_file::TrackFile;
+pub use track_file::{Scan, TrackFile};
 
 use std::path::{Path, PathBuf};
 

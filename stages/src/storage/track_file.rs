@@ -1,23 +1,28 @@
 //! Reading the rows of single tracks from a parquet file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use omar_schemas::{Origin, TrackId, column};
+use omar_schemas::{Origin, SchemaError, TrackId, column};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 use super::{PROVENANCE_KEY, StorageError};
 
 /// How many decoded row groups a file keeps. Tracks are read in their order in the file, or nearly so: one for the
 /// reader that is ahead and one for those that are behind.
 const DECODED_ROW_GROUPS: usize = 2;
+
+/// About how much a batch of a scan holds.
+const SCAN_BYTES: u64 = 16 << 20;
 
 /// A parquet file whose rows belong to tracks.
 ///
@@ -106,11 +111,10 @@ impl TrackFile {
     /// When the file cannot be read or lacks the origin columns.
     pub fn origins(&self) -> Result<Vec<Origin>, StorageError> {
         let mut origins: Vec<Origin> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        let refused = |error: omar_schemas::SchemaError| StorageError::content(&self.path, error.to_string());
-        let state = self.locked();
-        for batch in self.batches(&state.file, &["track_id", "path", "split"], None)? {
-            let batch = batch.map_err(|error| StorageError::parquet(&self.path, error.into()))?;
+        let mut seen = HashSet::new();
+        let refused = |error: SchemaError| StorageError::content(&self.path, error.to_string());
+        for batch in self.scan(Some(&["track_id", "path", "split"]), None)? {
+            let batch = batch?;
             let ids = column::<UInt64Array>(&batch, "track_id").map_err(refused)?;
             for (row, &id) in ids.values().iter().enumerate() {
                 if origins.last().is_none_or(|last| last.track_id.0 != id) && seen.insert(id) {
@@ -119,6 +123,34 @@ impl TrackFile {
             }
         }
         Ok(origins)
+    }
+
+    /// Batches of all rows or a selection of them, with all columns or some, in the order of the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn scan(&self, columns: Option<&[&str]>, selection: Option<RowSelection>) -> Result<Scan, StorageError> {
+        let file = File::open(&self.path).map_err(|error| StorageError::io(&self.path, error))?;
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
+        let mut schema = self.schema.clone();
+        if let Some(columns) = columns {
+            let fields = schema.fields().iter().enumerate();
+            let roots: Vec<usize> =
+                fields.filter(|(_, field)| columns.contains(&field.name().as_str())).map(|(root, _)| root).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
+            schema = Arc::new(schema.project(&roots).map_err(|error| StorageError::parquet(&self.path, error.into()))?);
+            builder = builder.with_projection(mask);
+        } else {
+            let bytes: i64 = self.metadata().row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
+            let row = bytes.unsigned_abs() / self.rows().max(1) + 1;
+            let rows = usize::try_from(SCAN_BYTES / row).unwrap_or(usize::MAX);
+            builder = builder.with_batch_size(rows.clamp(1, 8192));
+        }
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let reader = builder.build().map_err(|error| StorageError::parquet(&self.path, error))?;
+        Ok(Scan { path: self.path.clone(), schema, reader })
     }
 
     /// The rows of a track, in the order in which they were written. Where batches began and ended is not kept.
@@ -133,57 +165,42 @@ impl TrackFile {
         spans.iter().map(|span| Ok(state.row_group(self, span.row_group)?.slice(span.start, span.len))).collect()
     }
 
-    /// All rows from row `first` on, at most `rows` of them.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read_rows(&self, mut first: usize, mut rows: usize) -> Result<Vec<RecordBatch>, StorageError> {
-        let mut batches = Vec::new();
-        for (number, group) in self.metadata().row_groups().iter().enumerate() {
-            let len = usize::try_from(group.num_rows()).unwrap_or(0);
-            if first < len && rows > 0 {
-                let taken = rows.min(len - first);
-                batches.push(self.locked().row_group(self, number)?.slice(first, taken));
-                rows -= taken;
-                first = 0;
-            } else {
-                first = first.saturating_sub(len);
-            }
-        }
-        Ok(batches)
-    }
-
     fn locked(&self) -> std::sync::MutexGuard<'_, State> {
         // What the lock guards is a cache: after a panic elsewhere its entries are still right.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Batches of some columns, of all row groups or one.
-    fn batches(
-        &self,
-        file: &File,
-        columns: &[&str],
-        row_group: Option<usize>,
-    ) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, StorageError> {
+    /// The rows of a row group, with one column or all.
+    fn decode(&self, file: &File, number: usize, only: Option<&str>) -> Result<Option<RecordBatch>, StorageError> {
         let refused = |error: ParquetError| StorageError::parquet(&self.path, error);
         let file = file.try_clone().map_err(|error| StorageError::io(&self.path, error))?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
-        let builder = match columns {
-            [] => builder,
-            columns => {
-                let fields = self.schema.fields().iter().enumerate();
-                let roots = fields.filter(|(_, field)| columns.contains(&field.name().as_str())).map(|(root, _)| root);
-                let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-                builder.with_projection(mask)
-            }
-        };
-        match row_group {
-            None => builder.with_batch_size(8192).build().map_err(refused),
-            Some(number) => {
-                let rows = usize::try_from(self.metadata().row_group(number).num_rows()).unwrap_or(0);
-                builder.with_row_groups(vec![number]).with_batch_size(rows.max(1)).build().map_err(refused)
-            }
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
+        if let Some(name) = only {
+            let root =
+                self.schema.index_of(name).map_err(|error| StorageError::content(&self.path, error.to_string()))?;
+            let mask = ProjectionMask::roots(builder.parquet_schema(), [root]);
+            builder = builder.with_projection(mask);
         }
+        let rows = usize::try_from(self.metadata().row_group(number).num_rows()).unwrap_or(0);
+        let mut reader = builder.with_row_groups(vec![number]).with_batch_size(rows.max(1)).build().map_err(refused)?;
+        reader.next().transpose().map_err(|error| refused(error.into()))
+    }
+}
+
+/// The batches of a [`TrackFile::scan`].
+pub struct Scan {
+    path: PathBuf,
+    schema: SchemaRef,
+    reader: ParquetRecordBatchReader,
+}
+
+impl Iterator for Scan {
+    type Item = Result<RecordBatch, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.reader.next()?;
+        let batch = batch.and_then(|batch| RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec()));
+        Some(batch.map_err(|error| StorageError::parquet(&self.path, error.into())))
     }
 }
 
@@ -195,8 +212,7 @@ impl State {
         let mut index = Index::default();
         for row_group in 0..of.metadata().num_row_groups() {
             let mut first = 0;
-            for batch in of.batches(&self.file, &["track_id"], Some(row_group))? {
-                let batch = batch.map_err(|error| StorageError::parquet(&of.path, error.into()))?;
+            if let Some(batch) = of.decode(&self.file, row_group, Some("track_id"))? {
                 let ids = column::<UInt64Array>(&batch, "track_id")
                     .map_err(|error| StorageError::content(&of.path, error.to_string()))?;
                 for run in ids.values().chunk_by(|a, b| a == b) {
@@ -221,13 +237,11 @@ impl State {
             self.decoded.push_front(decoded.clone());
             return Ok(decoded.1);
         }
-        let refused = |error: arrow::error::ArrowError| StorageError::parquet(&of.path, error.into());
-        let mut batches = of.batches(&self.file, &[], Some(number))?;
-        let batch = match batches.next() {
-            Some(batch) => batch.map_err(refused)?,
+        let batch = match of.decode(&self.file, number, None)? {
+            Some(batch) => RecordBatch::try_new(of.schema.clone(), batch.columns().to_vec())
+                .map_err(|error| StorageError::parquet(&of.path, error.into()))?,
             None => RecordBatch::new_empty(of.schema.clone()),
         };
-        let batch = RecordBatch::try_new(of.schema.clone(), batch.columns().to_vec()).map_err(refused)?;
         self.decoded.push_front((number, batch.clone()));
         self.decoded.truncate(DECODED_ROW_GROUPS);
         Ok(batch)

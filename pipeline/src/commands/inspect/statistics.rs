@@ -1,0 +1,286 @@
+//! What values the columns have.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, Schema, UInt16Type};
+use arrow::error::ArrowError;
+use arrow::util::display::array_value_to_string;
+use omar_schemas::{Edge, StreamSpec, Tokens, TrackId};
+use omar_stages::quantize::CodeUsage;
+use serde::Serialize;
+
+use super::cells::{abbreviate, numbers, short};
+use super::table::Table;
+
+/// How many different texts are counted.
+const DISTINCT: usize = 1 << 16;
+/// How many of the most frequent codes are listed.
+const TOP: usize = 5;
+
+/// What values a column has.
+#[derive(Debug, Serialize)]
+pub(super) struct ColumnStatistics {
+    column: String,
+    values: Values,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Values {
+    Numbers(Moments),
+    Texts { distinct: usize, more: bool, most_frequent: Option<(String, u64)> },
+    Codebooks(Vec<Codebook>),
+}
+
+/// How the codes of a codebook are used.
+#[derive(Debug, Serialize)]
+struct Codebook {
+    codebook: usize,
+    size: usize,
+    tokens: u64,
+    used: usize,
+    used_percent: f64,
+    perplexity: f64,
+    entropy_bits: f64,
+    top: Vec<(u16, u64)>,
+    out_of_range: bool,
+}
+
+/// Collects the values of one column.
+pub(super) struct Collector {
+    column: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Numbers(Moments),
+    Texts { counts: HashMap<String, u64>, more: bool },
+    Codebooks { usages: Vec<CodeUsage>, out_of_range: Vec<bool> },
+}
+
+/// Collectors for all columns whose values can be described.
+pub(super) fn collectors(schema: &Schema) -> Vec<Collector> {
+    let streams = Tokens::spec(schema).map_or(Vec::new(), |spec| spec.streams);
+    schema.fields().iter().filter_map(|field| Collector::new(field, &streams)).collect()
+}
+
+impl Collector {
+    fn new(field: &Field, streams: &[StreamSpec]) -> Option<Self> {
+        let stream = streams.iter().find(|stream| stream.view == *field.name());
+        let numeric = match field.data_type() {
+            DataType::FixedSizeList(item, _) | DataType::List(item) => item.data_type().is_numeric(),
+            other => other.is_numeric() && field.name() != "track_id",
+        };
+        let text = field.name() == "track_id" || matches!(field.data_type(), DataType::Utf8 | DataType::Boolean);
+        let kind = match stream {
+            Some(stream) => Kind::Codebooks {
+                usages: vec![CodeUsage::new(stream.codebook_size as usize); stream.codebooks as usize],
+                out_of_range: vec![false; stream.codebooks as usize],
+            },
+            None if numeric => Kind::Numbers(Moments::default()),
+            None if text => Kind::Texts { counts: HashMap::new(), more: false },
+            None => return None,
+        };
+        Some(Self { column: field.name().clone(), kind })
+    }
+
+    /// Name of the column.
+    pub(super) fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Adds the values of a batch.
+    pub(super) fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
+        let flat = match array.data_type() {
+            DataType::FixedSizeList(..) => array.as_fixed_size_list().values().clone(),
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                let (start, end) = (list.value_offsets()[0], list.value_offsets()[list.len()]);
+                list.values().slice(start as usize, (end - start) as usize)
+            }
+            _ => array.clone(),
+        };
+        match &mut self.kind {
+            Kind::Numbers(moments) => moments.add(&flat)?,
+            Kind::Texts { counts, more } => {
+                for row in (0..array.len()).filter(|&row| array.is_valid(row)) {
+                    let text = match array.data_type() {
+                        DataType::UInt64 => {
+                            TrackId(array.as_primitive::<arrow::datatypes::UInt64Type>().value(row)).to_string()
+                        }
+                        _ => array_value_to_string(array, row)?,
+                    };
+                    let room = counts.len() < DISTINCT;
+                    match counts.entry(text) {
+                        Entry::Occupied(mut count) => *count.get_mut() += 1,
+                        Entry::Vacant(count) if room => _ = count.insert(1),
+                        Entry::Vacant(_) => *more = true,
+                    }
+                }
+            }
+            Kind::Codebooks { usages, out_of_range } => {
+                let tokens = flat.as_primitive::<UInt16Type>().values();
+                let books = usages.len();
+                for (book, (usage, out)) in usages.iter_mut().zip(out_of_range).enumerate() {
+                    *out |= usage.add(tokens.iter().skip(book).step_by(books)).is_err();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> ColumnStatistics {
+        let values = match self.kind {
+            Kind::Numbers(moments) => Values::Numbers(moments),
+            Kind::Texts { counts, more } => {
+                let distinct = counts.len();
+                let most_frequent = counts.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)));
+                Values::Texts { distinct, more, most_frequent }
+            }
+            Kind::Codebooks { usages, out_of_range } => {
+                let books = usages.iter().zip(out_of_range).enumerate();
+                let book = |(codebook, (usage, out_of_range)): (usize, (&CodeUsage, bool))| Codebook {
+                    codebook,
+                    size: usage.counts().len(),
+                    tokens: usage.total(),
+                    used: usage.used(),
+                    used_percent: usage.usage_percent(),
+                    perplexity: usage.perplexity(),
+                    entropy_bits: usage.entropy_bits(),
+                    top: usage.top(TOP),
+                    out_of_range,
+                };
+                Values::Codebooks(books.map(book).collect())
+            }
+        };
+        ColumnStatistics { column: self.column, values }
+    }
+}
+
+/// Count, extremes, mean and spread, gathered in parts (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise
+/// algorithm for computing sample variances"), without the values that are no numbers.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Moments {
+    count: u64,
+    nulls: u64,
+    nan: u64,
+    infinite: u64,
+    min: Option<f64>,
+    mean: f64,
+    max: Option<f64>,
+    std: f64,
+    #[serde(skip)]
+    squares: f64,
+}
+
+impl Moments {
+    fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
+        self.nulls += array.null_count() as u64;
+        let numbers = numbers(array)?;
+        let (mut count, mut sum) = (0u64, 0.0);
+        for number in numbers.iter().flatten() {
+            if number.is_finite() {
+                count += 1;
+                sum += number;
+                self.min = Some(self.min.map_or(number, |min| min.min(number)));
+                self.max = Some(self.max.map_or(number, |max| max.max(number)));
+            } else if number.is_nan() {
+                self.nan += 1;
+            } else {
+                self.infinite += 1;
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let mean = sum / count as f64;
+        let finite = numbers.iter().flatten().filter(|number| number.is_finite());
+        let squares: f64 = finite.map(|number| (number - mean).powi(2)).sum();
+        let (before, all) = (self.count as f64, (self.count + count) as f64);
+        let apart = mean - self.mean;
+        self.squares += squares + apart * apart * before * count as f64 / all;
+        self.mean += apart * count as f64 / all;
+        self.count += count;
+        self.std = (self.squares / all).sqrt();
+        Ok(())
+    }
+}
+
+/// The statistics as tables.
+pub(super) fn text(statistics: &[ColumnStatistics]) -> String {
+    let mut moments =
+        Table::new(&["numbers", "values>", "min>", "mean>", "max>", "std>", "null>", "NaN>", "infinite>"]);
+    let mut texts = Table::new(&["texts", "different>", "most frequent", "times>"]);
+    let mut codes = Table::new(&[
+        "codebooks",
+        "size>",
+        "tokens>",
+        "used>",
+        "%>",
+        "perplexity>",
+        "bits>",
+        "most frequent codes (%)",
+    ]);
+    for ColumnStatistics { column, values } in statistics {
+        match values {
+            Values::Numbers(of) => {
+                let extreme = |value: Option<f64>| value.map_or("-".to_owned(), short);
+                let counts = [of.nulls, of.nan, of.infinite].map(|count| count.to_string());
+                let mut row = vec![column.clone(), of.count.to_string(), extreme(of.min), short(of.mean)];
+                row.extend([extreme(of.max), short(of.std)]);
+                row.extend(counts);
+                moments.row(row);
+            }
+            Values::Texts { distinct, more, most_frequent } => {
+                let distinct = if *more { format!("> {distinct}") } else { distinct.to_string() };
+                let (text, times) = most_frequent.clone().unwrap_or_default();
+                texts.row(vec![column.clone(), distinct, abbreviate(&text), times.to_string()]);
+            }
+            Values::Codebooks(books) => {
+                for book in books {
+                    let percent = |count: u64| 100.0 * count as f64 / book.tokens.max(1) as f64;
+                    let top = book.top.iter().map(|&(code, count)| format!("{code} ({:.2})", percent(count)));
+                    let mut top: Vec<String> = top.collect();
+                    if book.out_of_range {
+                        top.insert(0, "codes out of range!".to_owned());
+                    }
+                    codes.row(vec![
+                        format!("{column}/{}", book.codebook),
+                        book.size.to_string(),
+                        book.tokens.to_string(),
+                        book.used.to_string(),
+                        format!("{:.1}", book.used_percent),
+                        format!("{:.1}", book.perplexity),
+                        format!("{:.2}", book.entropy_bits),
+                        top.join(", "),
+                    ]);
+                }
+            }
+        }
+    }
+    let tables = [codes, moments, texts].into_iter().filter(|table| !table.is_empty());
+    tables.map(|table| table.to_string()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Float32Array;
+    use std::sync::Arc;
+
+    #[test]
+    fn moments_gathered_in_parts_are_those_of_the_whole() {
+        let values: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 3.0 + 100.0).collect();
+        let array = |values: &[f32]| -> ArrayRef { Arc::new(Float32Array::from(values.to_vec())) };
+        let (mut whole, mut parts) = (Moments::default(), Moments::default());
+        whole.add(&array(&values)).expect("numbers");
+        values.chunks(37).for_each(|part| parts.add(&array(part)).expect("numbers"));
+        parts.add(&array(&[f32::NAN, f32::INFINITY])).expect("numbers");
+        assert!((whole.mean - parts.mean).abs() < 1e-9 && (whole.std - parts.std).abs() < 1e-9);
+        assert!((whole.std - 3.0 / 2f64.sqrt()).abs() < 0.01, "{}", whole.std);
+        assert_eq!((parts.min, parts.max, parts.count), (whole.min, whole.max, 1000));
+        assert_eq!((parts.nan, parts.infinite), (1, 1));
+    }
+}
