@@ -24,7 +24,7 @@ fn plan(text: &str, sets: &[&str]) -> Plan {
     let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
     let mut report = Report::default();
     let graph = Graph::parse("graph.yaml", text, &sets, &|_| None, &mut report);
-    Plan::finish(graph, &stand_ins::registry(), report).unwrap_or_else(|report| panic!("{report}"))
+    Plan::finish(graph.as_ref(), &stand_ins::registry(), report).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// Ids of the nodes whose fingerprints differ from those of [`GRAPH`].

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use omar_schemas::{Edge, Track, edge_name};
+use omar_schemas::{Crop, Edge, Track, edge_name};
 use omar_stages::{At, BindError, Bound, Inputs, ParamsError, Registered, Registry};
 use serde_json::Value;
 
@@ -44,6 +44,7 @@ pub(crate) fn bind(graph: &Graph, wiring: &Wiring<'_>, registry: &Registry, read
         let producers = producers.into_iter().map(|(producer, path)| (&nodes[producer], path)).collect();
         let binding = Binding { node, kind, producers };
         if let Some(bound) = binding.bind(&nodes, registry, reader)
+            && binding.check_crops(&nodes, reader)
             && let Some(made) = binding.finish(bound, inputs, graph, reader)
         {
             placed[index] = Some(nodes.len());
@@ -133,6 +134,33 @@ impl Binding<'_> {
         };
         reader.report.push(diagnostic.maybe_hint(error.hint));
         None
+    }
+
+    /// Inputs are brought into step by the number of the crop, so they must all stem from the same cutting of the
+    /// recordings. Says whether they do.
+    fn check_crops(&self, nodes: &[PlanNode], reader: &mut Reader<'_>) -> bool {
+        let mut cuts: Vec<(usize, &PlanNode)> = Vec::new();
+        for (port, (producer, _)) in self.producers.iter().enumerate() {
+            if let [only] = cuttings(nodes, producer)[..] {
+                cuts.push((port, only));
+            }
+        }
+        let different = |other: &&(usize, &PlanNode)| other.1.fingerprint != cuts[0].1.fingerprint;
+        let Some(&(port, other)) = cuts.iter().find(different) else { return true };
+        let (first_port, first) = cuts[0];
+        let ports = self.kind.inputs;
+        let message = format!(
+            "`{}` needs inputs made from the same crops: `{}` is made from `{}`, `{}` from `{}`",
+            self.node.id, ports[first_port], first.id, ports[port], other.id,
+        );
+        let place = reader.document.place(&self.producers[port].1);
+        let diagnostic = Diagnostic::error(message)
+            .at(place, "")
+            .see(first.place.clone(), format!("`{}` is made from these crops", ports[first_port]))
+            .see(other.place.clone(), format!("`{}` is made from these", ports[port]))
+            .hint(format!("make both from `{}`, or both from `{}`", first.id, other.id));
+        reader.report.push(diagnostic);
+        false
     }
 
     /// What arrives at a port does not suit: points at the reference, and at the node that it names.
@@ -229,6 +257,16 @@ impl Binding<'_> {
         let param = find_text(&params, &path.to_string_lossy(), &self.node.path().child("params"));
         param.map_or_else(|| reader.document.key_place(&self.node.path()), |param| reader.document.place(&param))
     }
+}
+
+/// The nodes that cut recordings into the crops that a node works on.
+fn cuttings<'n>(nodes: &'n [PlanNode], node: &'n PlanNode) -> Vec<&'n PlanNode> {
+    if edge_name(&node.schema) == Some(Crop::NAME) {
+        return vec![node];
+    }
+    let mut found: Vec<_> = node.inputs.iter().flat_map(|input| cuttings(nodes, &nodes[input.node])).collect();
+    found.dedup_by_key(|node| node.fingerprint);
+    found
 }
 
 fn source_root(schema: &Schema) -> Option<String> {

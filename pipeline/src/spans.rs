@@ -109,7 +109,7 @@ impl Tree {
         let bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
         let mut scan = Scan { text, parser: Parser::new_from_str(text), bytes, anchors: HashMap::new() };
         let (event, span) = scan.content()?;
-        scan.value(event, span, 0)
+        scan.value(&event, span, 0)
     }
 
     /// The value at a path and the range of its key. Merged maps (`<<`) are looked into.
@@ -233,19 +233,19 @@ impl<'a> Scan<'a> {
         range.start..range.start + line.len()
     }
 
-    fn value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Option<Tree> {
+    fn value(&mut self, event: &Event<'a>, span: Span, depth: usize) -> Option<Tree> {
         if depth > MAX_DEPTH {
             return None;
         }
         let mut range = self.range(span);
-        if let Event::Scalar(text, style, ..) = &event {
+        if let Event::Scalar(text, style, ..) = event {
             range.end = range.start + scalar_len(&self.text[range.clone()], text, *style);
         }
         let (kind, anchor) = match event {
-            Event::Scalar(_, _, anchor, _) => (Kind::Scalar, anchor),
-            Event::SequenceStart(anchor, _) => (self.list(depth)?, anchor),
-            Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
-            Event::Alias(anchor) => (self.anchors.get(&anchor)?.kind.clone(), 0),
+            Event::Scalar(_, _, anchor, _) => (Kind::Scalar, *anchor),
+            Event::SequenceStart(anchor, _) => (self.list(depth)?, *anchor),
+            Event::MappingStart(anchor, _) => (self.map(depth)?, *anchor),
+            Event::Alias(anchor) => (self.anchors.get(anchor)?.kind.clone(), 0),
             _ => return None,
         };
         let tree = Tree { range, kind };
@@ -260,7 +260,7 @@ impl<'a> Scan<'a> {
         loop {
             match self.content()? {
                 (Event::SequenceEnd, _) => return Some(Kind::List(items)),
-                (event, span) => items.push(Arc::new(self.value(event, span, depth + 1)?)),
+                (event, span) => items.push(Arc::new(self.value(&event, span, depth + 1)?)),
             }
         }
     }
@@ -276,9 +276,9 @@ impl<'a> Scan<'a> {
                 Event::Scalar(text, ..) => text.to_string(),
                 _ => String::new(),
             };
-            let key_range = self.value(event, span, depth + 1)?.range;
+            let key_range = self.value(&event, span, depth + 1)?.range;
             let (event, span) = self.content()?;
-            let value = Arc::new(self.value(event, span, depth + 1)?);
+            let value = Arc::new(self.value(&event, span, depth + 1)?);
             entries.push(Entry { key, key_range, value });
         }
     }

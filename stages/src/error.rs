@@ -38,11 +38,12 @@ impl BindError {
 
     /// An input edge is wrong.
     pub fn input(port: impl Into<String>, source: SchemaError) -> Self {
-        let wanted = match &source {
-            SchemaError::Edge { expected, .. } => Some(*expected),
+        let message = source.to_string();
+        let wanted = match source {
+            SchemaError::Edge { expected, .. } => Some(expected),
             _ => None,
         };
-        Self { at: At::Input(port.into()), message: source.to_string(), hint: None, wanted }
+        Self { at: At::Input(port.into()), message, hint: None, wanted }
     }
 
     /// Input edge `port` has the right kind but unsuitable constants.
