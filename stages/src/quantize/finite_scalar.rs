@@ -49,6 +49,7 @@ impl FiniteScalarConfig {
 }
 
 /// A finite-scalar quantizer.
+#[derive(Clone)]
 pub struct FiniteScalar {
     config: FiniteScalarConfig,
     /// Row-major `(levels, input_len)`.
