@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::diagnostic::{Diagnostic, Report, Source, did_you_mean, one_of};
+use crate::diagnostic::{Diagnostic, Report, Source, closest, did_you_mean, one_of};
 use crate::document::Document;
 use crate::reader::Reader;
 use crate::resources::{Device, Flow, Resources, read_device, read_flow, read_resources};
@@ -161,7 +161,7 @@ impl Graph {
             let path = KeyPath::new(["seed"]);
             let seed = value.as_u64();
             if seed.is_none() {
-                let message = format!("expected a seed (a whole number from 0), found {}", describe(value));
+                let message = format!("`seed` must be a whole number that is not negative, found {}", describe(value));
                 reader.refuse(&path, Diagnostic::error(message));
             }
             seed
@@ -196,7 +196,7 @@ fn check_vars(reader: &mut Reader<'_>) {
         None | Some(Value::Null) => {}
         Some(Value::Object(vars)) => {
             for (name, value) in vars.iter().filter(|var| var.1.is_array() || var.1.is_object() || var.1.is_null()) {
-                let message = format!("a variable is a text, a number or a boolean, found {}", describe(value));
+                let message = format!("a variable must be a text, a number or a boolean, found {}", describe(value));
                 reader.refuse(&path.child(name.as_str()), Diagnostic::error(message));
             }
         }
@@ -219,6 +219,7 @@ fn read_nodes(reader: &mut Reader<'_>) -> Vec<Node> {
             reader.refuse(&path, Diagnostic::error(message).hint(example));
             Vec::new()
         }
+        None if document_has_similar(reader, "nodes") => Vec::new(),
         written => {
             let at = if written.is_some() { path } else { KeyPath::new(["omar"]) };
             reader.refuse_key(
@@ -229,6 +230,12 @@ fn read_nodes(reader: &mut Reader<'_>) -> Vec<Node> {
             Vec::new()
         }
     }
+}
+
+/// Whether an unknown key of the graph was meant to be `key`.
+fn document_has_similar(reader: &Reader<'_>, key: &str) -> bool {
+    let keys = reader.document.value.keys().filter(|written| !GRAPH_KEYS.contains(&written.as_str()));
+    keys.into_iter().any(|written| closest(written, GRAPH_KEYS) == Some(key))
 }
 
 fn read_node(reader: &mut Reader<'_>, id: &str, value: &Value) -> Node {
@@ -289,7 +296,7 @@ fn read_node_key(reader: &mut Reader<'_>, node: &mut Node, key: &str, value: &Va
         "on_error" => match value.as_str().and_then(OnError::parse) {
             Some(on_error) => node.on_error = on_error,
             None => {
-                let message = format!("expected {}, found {}", one_of(OnError::NAMES), describe(value));
+                let message = format!("`on_error` must be {}, found {}", one_of(OnError::NAMES), describe(value));
                 let hint = value.as_str().and_then(|text| did_you_mean(text, OnError::NAMES));
                 reader.refuse(&path, Diagnostic::error(message).maybe_hint(hint));
             }

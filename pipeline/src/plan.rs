@@ -87,15 +87,15 @@ impl Plan {
     pub fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Self, Report> {
         let mut report = Report::default();
         let graph = Graph::load(path, sets, &mut report);
-        Self::finish(graph, registry, report)
+        Self::finish(graph.as_ref(), registry, report)
     }
 
     /// Checks a graph that was read; `report` holds what reading it found.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn finish(graph: Option<Graph>, registry: &Registry, mut report: Report) -> Result<Self, Report> {
-        let plan = graph.as_ref().and_then(|graph| {
+    pub fn finish(graph: Option<&Graph>, registry: &Registry, mut report: Report) -> Result<Self, Report> {
+        let plan = graph.and_then(|graph| {
             let plan = Self::check(graph, registry, &mut report);
             report.map_text(|text| graph.document.secrets.redact(text));
             plan
