@@ -225,6 +225,12 @@ impl Course {
         self.corpora.iter().flatten().any(|a| a.repeats && a.crops.load(Ordering::Relaxed) == 0)
     }
 
+    /// Whether a later pass comes to a shard that an earlier one may still be committing.
+    pub(crate) fn is_uncommitted(&self, epoch: u64) -> bool {
+        let at = self.position(epoch);
+        at.pass > 0 && !self.tasks_at(self.order(at.pass)[at.shard as usize]).1.is_empty()
+    }
+
     /// Shard indices in the order of a pass. The first pass is in catalogue order; later ones are permuted, as a
     /// function of seed and pass alone.
     fn order(&self, pass: u32) -> Vec<usize> {
