@@ -2,7 +2,7 @@
 //! executor.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
@@ -188,7 +188,7 @@ fn execute(
     }));
     let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
     let stores = stores(plan, &run)?;
-    let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::new(Mutex::new(None))).collect();
+    let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::default()).collect();
     let mut corpora = Vec::new();
     let mut appetites: Vec<Option<Arc<Appetite>>> = vec![None; plan.nodes.len()];
     for (index, node) in network.nodes.iter().enumerate().filter(|(_, node)| node.is_corpus()) {

@@ -211,7 +211,10 @@ impl Course {
             let Some(appetite) = appetite.as_ref().filter(|a| a.repeats && !a.is_satisfied()) else { continue };
             if appetite.crops.load(Ordering::Relaxed) == 0 && pass > appetite.start.pass {
                 let node = &self.network.nodes[index].id;
-                let message = format!("a whole pass over the corpus brought no crop to `{node}`");
+                let message = format!(
+                    "a whole pass over the corpus brought no crop to `{node}`: see the rejects, the splits, and \
+                     `min_duration` of the crops"
+                );
                 return Err(StageError::Failed(message));
             }
             return Ok(true);
