@@ -131,6 +131,10 @@ fn draw(rng: &mut impl super::weights::DrawNormal, config: RandomProjectionConfi
 }
 
 impl Quantizer for RandomProjection {
+    fn another(&self) -> Box<dyn Quantizer> {
+        Box::new(self.clone())
+    }
+
     fn input_len(&self) -> usize {
         self.config.input_len
     }
