@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn too_many_bands_are_counted_as_empty() {
         let config = MelConfig { n_fft: 64, win_len: 64, hop_len: 32, n_mels: 33, ..MelConfig::mel_16k() };
-        assert!(MelFilterbank::new(&config).unwrap().empty_bands() > 5);
+        assert!(MelFilterbank::new(&config).unwrap().empty_bands() > 0);
     }
 
     #[test]
