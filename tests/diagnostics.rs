@@ -29,7 +29,7 @@ fn check(path: &Path, text: &str) -> Result<Plan, Report> {
     };
     let mut report = Report::default();
     let graph = Graph::parse(&path.display().to_string(), text, &sets, &environment, &mut report);
-    Plan::finish(graph, &stand_ins::registry(), report)
+    Plan::finish(graph.as_ref(), &stand_ins::registry(), report)
 }
 
 #[test]

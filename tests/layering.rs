@@ -53,7 +53,8 @@ fn none(_: &Path) -> bool {
 #[test]
 fn pure_folders_know_no_arrow_no_files_of_columns_and_no_threads() {
     for folder in ["codec", "dsp", "quantize", "model", "train"] {
-        let words = ["arrow", "parquet", "omar_schemas", "timely", "differential_dataflow", "std::thread", "crate::ops"];
+        let words =
+            ["arrow", "parquet", "omar_schemas", "timely", "differential_dataflow", "std::thread", "crate::ops"];
         let found = mentions(&format!("stages/src/{folder}"), &words, none);
         assert!(found.is_empty(), "pure maths reaches outward:\n{}", found.join("\n"));
     }

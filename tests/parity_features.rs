@@ -153,8 +153,7 @@ fn the_waveform_view_is_that_of_the_published_models() {
 #[test]
 fn random_projection_gives_the_published_tokens() {
     let file = Reference::open("quantizers");
-    let stems: Vec<String> =
-        file.stems(".tokens").into_iter().filter(|stem| stem.contains(".rq")).collect();
+    let stems: Vec<String> = file.stems(".tokens").into_iter().filter(|stem| stem.contains(".rq")).collect();
     assert!(!stems.is_empty());
     for stem in &stems {
         let view = stem.split('.').next().unwrap();
@@ -182,8 +181,7 @@ fn the_reference_file_is_a_weights_file() {
     for view in file.stems(".patches") {
         let books: Vec<String> =
             file.stems(".tokens").into_iter().filter(|stem| stem.starts_with(&format!("{view}.rq"))).collect();
-        let (patches, codebook) =
-            (file.f32(&format!("{view}.patches")), file.f32(&format!("{view}.rq0.codebook")));
+        let (patches, codebook) = (file.f32(&format!("{view}.patches")), file.f32(&format!("{view}.rq0.codebook")));
         let config = RandomProjectionConfig {
             input_len: patches.shape[1],
             codebooks: books.len(),

@@ -22,10 +22,8 @@ struct Reference {
 
 impl Reference {
     fn load(name: &str) -> Self {
-        let folder = std::env::var_os("OMAR_REFERENCE").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("OMAR_REFERENCE")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from);
         let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
@@ -46,7 +44,8 @@ impl Reference {
 
     /// Tensors whose name starts with `prefix`, without it.
     fn part(&self, prefix: &str) -> HashMap<String, Tensor> {
-        let named = self.tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())));
+        let named =
+            self.tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())));
         named.collect()
     }
 

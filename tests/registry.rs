@@ -76,7 +76,8 @@ fn undescribed(root: &Value, schema: &Value, path: &str, missing: &mut Vec<Strin
             for (name, property) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {
                 let target = property.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix('#'));
                 let of_type = target.and_then(|pointer| root.pointer(pointer)).and_then(|of| of.get("description"));
-                let variant = map.get("description").is_some() && map["properties"].as_object().is_some_and(|p| p.len() == 1);
+                let variant =
+                    map.get("description").is_some() && map["properties"].as_object().is_some_and(|p| p.len() == 1);
                 if property.get("description").or(of_type).is_none() && !variant {
                     missing.push(format!("{path}.{name}"));
                 }

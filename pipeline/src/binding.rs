@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use omar_schemas::{Edge, Track, edge_name};
+use omar_schemas::{Crop, Edge, Track, edge_name};
 use omar_stages::{At, BindError, Bound, Inputs, ParamsError, Registered, Registry};
 use serde_json::Value;
 
-use crate::diagnostic::{Diagnostic, Place, closest};
+use crate::diagnostic::{Diagnostic, Place, closest, one_of};
 use crate::edges;
 use crate::fingerprint;
 use crate::graph::{Graph, Node};
@@ -36,14 +36,15 @@ pub(crate) fn bind(graph: &Graph, wiring: &Wiring<'_>, registry: &Registry, read
     for index in wiring.order.iter().copied().chain(behind) {
         let (node, wired) = (&graph.nodes[index], &wiring.nodes[index]);
         let Some(kind) = wired.kind else { continue };
-        let keys_fit = check_keys(node, kind, reader);
+        let fit = check_params(node, kind, reader);
         let producers = wired.inputs.iter().flatten().map(|(producer, path)| Some((placed[*producer]?, path.clone())));
         let producers: Option<Vec<(usize, KeyPath)>> = producers.collect();
-        let Some(producers) = producers.filter(|_| wired.inputs.is_some() && node.sound) else { continue };
+        let Some(producers) = producers.filter(|_| wired.inputs.is_some() && node.sound && fit) else { continue };
         let inputs = producers.iter().zip(kind.inputs).map(|((node, _), port)| Input { port, node: *node }).collect();
         let producers = producers.into_iter().map(|(producer, path)| (&nodes[producer], path)).collect();
         let binding = Binding { node, kind, producers };
-        if let Some(bound) = binding.bind(keys_fit, registry, reader)
+        if let Some(bound) = binding.bind(&nodes, registry, reader)
+            && binding.check_crops(&nodes, reader)
             && let Some(made) = binding.finish(bound, inputs, graph, reader)
         {
             placed[index] = Some(nodes.len());
@@ -53,11 +54,37 @@ pub(crate) fn bind(graph: &Graph, wiring: &Wiring<'_>, registry: &Registry, read
     nodes
 }
 
-/// Reports unknown and missing parameters; says whether there were none.
-fn check_keys(node: &Node, kind: &Registered, reader: &mut Reader<'_>) -> bool {
-    let mistakes = ParamsSchema::new(&(kind.params)()).mistakes(&Value::Object(node.params.clone()));
-    let none = mistakes.is_empty();
-    mistakes.into_iter().for_each(|mistake| report_mistake(node, mistake, reader));
+/// Reports what can be said about the parameters without knowing the inputs; says whether that was nothing.
+fn check_params(node: &Node, kind: &Registered, reader: &mut Reader<'_>) -> bool {
+    let schema = ParamsSchema::new(&(kind.params)());
+    let mut params = Value::Object(node.params.clone());
+    let mistakes = schema.mistakes(&params);
+    let mut none = mistakes.is_empty();
+    for mistake in mistakes {
+        let wrong = match mistake.kind {
+            MistakeKind::Missing => KeyPath::default(),
+            MistakeKind::Choice => mistake.path.parent(),
+            MistakeKind::Unknown | MistakeKind::Value => mistake.path.clone(),
+        };
+        remove(&mut params, &wrong);
+        // A parameter that stands beside `params` is reported there.
+        if !node.unknown.contains(&mistake.name) {
+            report_mistake(node, mistake, reader);
+        }
+    }
+    // serde stops at the first mistake, so the value is taken out and the rest looked at again.
+    while let Err(ParamsError::Form { path, message }) = (kind.read)(params.clone()) {
+        if !none && message.starts_with("missing field") {
+            break;
+        }
+        none = false;
+        let path = KeyPath::parse(&path);
+        let value = find(&params, &path).cloned().unwrap_or(Value::Null);
+        report_mistake(node, schema.explain(&path, &value, &message), reader);
+        if !remove(&mut params, &path) {
+            break;
+        }
+    }
     none
 }
 
@@ -66,7 +93,11 @@ fn report_mistake(node: &Node, mistake: Mistake, reader: &mut Reader<'_>) {
     if reader.document.is_poisoned(&path) {
         return;
     }
-    let place = if mistake.kind != MistakeKind::Value { reader.document.key_place(&path) } else { reader.document.place(&path) };
+    let place = if mistake.kind != MistakeKind::Value {
+        reader.document.key_place(&path)
+    } else {
+        reader.document.place(&path)
+    };
     let diagnostic = Diagnostic::error(mistake.message).at(place, mistake.label);
     reader.report.push(diagnostic.maybe_hint(mistake.hint));
 }
@@ -77,43 +108,14 @@ impl Binding<'_> {
         Inputs::new(self.kind.inputs.iter().copied().zip(schemas).collect())
     }
 
-    /// Binds, and reports why not. After a mistake in the keys only the form of the other parameters is looked at.
-    fn bind(&self, keys_fit: bool, registry: &Registry, reader: &mut Reader<'_>) -> Option<Bound> {
-        let schema = ParamsSchema::new(&(self.kind.params)());
-        let mut params = Value::Object(self.node.params.clone());
-        for mistake in schema.mistakes(&params).iter().filter(|mistake| mistake.kind != MistakeKind::Missing) {
-            remove(&mut params, &mistake.path);
-        }
-        let mut sound = keys_fit;
-        loop {
-            match (self.kind.bind)(params.clone(), &self.inputs()) {
-                Ok(bound) => return sound.then_some(bound),
-                Err(ParamsError::Form { path, message }) => {
-                    let path = KeyPath::parse(&path);
-                    let value = find(&params, &path).cloned().unwrap_or(Value::Null);
-                    if !sound && message.starts_with("missing field") {
-                        return None;
-                    }
-                    sound = false;
-                    report_mistake(self.node, schema.explain(&path, &value, &message), reader);
-                    // Look for more mistakes without this value.
-                    if !remove(&mut params, &path) {
-                        return None;
-                    }
-                }
-                Err(ParamsError::Bind(error)) => {
-                    if sound {
-                        self.report_refusal(error, registry, reader);
-                    }
-                    return None;
-                }
-            }
-        }
-    }
-
-    fn report_refusal(&self, error: BindError, registry: &Registry, reader: &mut Reader<'_>) {
+    /// Binds, or reports why not; `others` are the nodes that are bound already.
+    fn bind(&self, others: &[PlanNode], registry: &Registry, reader: &mut Reader<'_>) -> Option<Bound> {
+        let error = match (self.kind.bind)(Value::Object(self.node.params.clone()), &self.inputs()) {
+            Ok(bound) => return Some(bound),
+            Err(ParamsError::Form { message, .. }) => BindError::node(message),
+            Err(ParamsError::Bind(error)) => error,
+        };
         let node = self.node.path();
-        let hint = error.hint;
         let diagnostic = match &error.at {
             At::Node => Diagnostic::error(error.message).at(reader.document.key_place(&node), ""),
             At::Param(param) => {
@@ -122,34 +124,73 @@ impl Binding<'_> {
             }
             At::Input(port) => {
                 let index = self.kind.inputs.iter().position(|input| input == port).unwrap_or(0);
-                let hint = hint.or_else(|| self.repair(index, registry));
-                let refusal = self.refuse_input(index, error.message, reader);
-                reader.report.push(refusal.maybe_hint(hint));
-                return;
+                let refusal = self.refuse_input(index, &error, reader);
+                reader.report.push(match &error.hint {
+                    Some(hint) => refusal.hint(hint),
+                    None => refusal.maybe_hint(self.repair(index, others, registry)),
+                });
+                return None;
             }
         };
-        reader.report.push(diagnostic.maybe_hint(hint));
+        reader.report.push(diagnostic.maybe_hint(error.hint));
+        None
+    }
+
+    /// Inputs are brought into step by the number of the crop, so they must all stem from the same cutting of the
+    /// recordings. Says whether they do.
+    fn check_crops(&self, nodes: &[PlanNode], reader: &mut Reader<'_>) -> bool {
+        let mut cuts: Vec<(usize, &PlanNode)> = Vec::new();
+        for (port, (producer, _)) in self.producers.iter().enumerate() {
+            if let [only] = cuttings(nodes, producer)[..] {
+                cuts.push((port, only));
+            }
+        }
+        let different = |other: &&(usize, &PlanNode)| other.1.fingerprint != cuts[0].1.fingerprint;
+        let Some(&(port, other)) = cuts.iter().find(different) else { return true };
+        let (first_port, first) = cuts[0];
+        let ports = self.kind.inputs;
+        let message = format!(
+            "`{}` needs inputs made from the same crops: `{}` is made from `{}`, `{}` from `{}`",
+            self.node.id, ports[first_port], first.id, ports[port], other.id,
+        );
+        let place = reader.document.place(&self.producers[port].1);
+        let diagnostic = Diagnostic::error(message)
+            .at(place, "")
+            .see(first.place.clone(), format!("`{}` is made from these crops", ports[first_port]))
+            .see(other.place.clone(), format!("`{}` is made from these", ports[port]))
+            .hint(format!("make both from `{}`, or both from `{}`", first.id, other.id));
+        reader.report.push(diagnostic);
+        false
     }
 
     /// What arrives at a port does not suit: points at the reference, and at the node that it names.
-    fn refuse_input(&self, index: usize, message: String, reader: &Reader<'_>) -> Diagnostic {
+    fn refuse_input(&self, index: usize, error: &BindError, reader: &Reader<'_>) -> Diagnostic {
         let (producer, path) = &self.producers[index];
-        let gives = format!("`{}`{} gives {}", producer.id, on_line(producer.place.as_ref()), edges::words(&producer.schema));
-        let message = match edges::wanted(&message) {
-            Some(wanted) => {
-                format!("`{}` reads {}, but {gives}", self.node.id, edges::plural(wanted))
-            }
-            None => format!("{message}; {gives}"),
+        let words = edges::words(&producer.schema);
+        let gives = format!("`{}`{} gives {words}", producer.id, on_line(producer.place.as_ref()));
+        let port = match self.kind.inputs {
+            [_] => String::new(),
+            ports => format!(" at `{}`", ports[index]),
         };
-        Diagnostic::error(message)
-            .at(reader.document.place(path), "")
-            .see(producer.place.clone(), format!("gives {}", edges::words(&producer.schema)))
+        let message = match error.wanted {
+            Some(wanted) => format!("`{}` reads {}{port}, but {gives}", self.node.id, edges::plural(wanted)),
+            None => format!("{}; {gives}", error.message),
+        };
+        let diagnostic = Diagnostic::error(message).at(reader.document.place(path), "");
+        diagnostic.see(producer.place.clone(), format!("gives {words}"))
     }
 
-    fn repair(&self, index: usize, registry: &Registry) -> Option<String> {
+    /// Another node to read from, else a stage to put in between.
+    fn repair(&self, index: usize, others: &[PlanNode], registry: &Registry) -> Option<String> {
         let params = Value::Object(self.node.params.clone());
         let schemas: Vec<&SchemaRef> = self.producers.iter().map(|producer| &producer.0.schema).collect();
-        repair::suggest(self.kind, &params, &schemas, index, &self.producers[index].0.id, registry)
+        let refused = repair::Refused { kind: self.kind, params: &params, inputs: &schemas, index };
+        let fitting: Vec<&str> =
+            others.iter().filter(|other| refused.fits(&other.schema)).map(|other| other.id.as_str()).collect();
+        match fitting[..] {
+            [] => refused.suggest(&self.producers[index].0.id, registry),
+            _ => Some(format!("did you mean {}?", one_of(fitting))),
+        }
     }
 
     /// Checks the files that the stage needs, and makes the node of the plan.
@@ -200,7 +241,11 @@ impl Binding<'_> {
             return true;
         }
         let diagnostic = Diagnostic::error(format!("there is no {what} `{}`", path.display()));
-        let hint = if path.is_absolute() { None } else { Some("relative paths start from the folder where you run omar-flow") };
+        let hint = if path.is_absolute() {
+            None
+        } else {
+            Some("relative paths start from the folder where you run omar-flow")
+        };
         let diagnostic = diagnostic.at(self.place_of(path, reader), "").maybe_hint(neighbour(path));
         reader.report.push(diagnostic.maybe_hint(hint.map(str::to_owned)));
         false
@@ -212,6 +257,16 @@ impl Binding<'_> {
         let param = find_text(&params, &path.to_string_lossy(), &self.node.path().child("params"));
         param.map_or_else(|| reader.document.key_place(&self.node.path()), |param| reader.document.place(&param))
     }
+}
+
+/// The nodes that cut recordings into the crops that a node works on.
+fn cuttings<'n>(nodes: &'n [PlanNode], node: &'n PlanNode) -> Vec<&'n PlanNode> {
+    if edge_name(&node.schema) == Some(Crop::NAME) {
+        return vec![node];
+    }
+    let mut found: Vec<_> = node.inputs.iter().flat_map(|input| cuttings(nodes, &nodes[input.node])).collect();
+    found.dedup_by_key(|node| node.fingerprint);
+    found
 }
 
 fn source_root(schema: &Schema) -> Option<String> {
@@ -239,7 +294,9 @@ fn neighbour(path: &Path) -> Option<String> {
 /// The path of the parameter whose value is, or leads to, a text.
 fn find_text(value: &Value, text: &str, path: &KeyPath) -> Option<KeyPath> {
     match value {
-        Value::String(found) => (!found.is_empty() && text.starts_with(found.trim_end_matches('/'))).then(|| path.clone()),
+        Value::String(found) => {
+            (!found.is_empty() && text.starts_with(found.trim_end_matches('/'))).then(|| path.clone())
+        }
         Value::Object(map) => map.iter().find_map(|(key, value)| find_text(value, text, &path.child(key.as_str()))),
         Value::Array(items) => {
             items.iter().enumerate().find_map(|(index, item)| find_text(item, text, &path.child(index.to_string())))

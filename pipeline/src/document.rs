@@ -27,7 +27,12 @@ pub(crate) struct Document {
 
 impl Document {
     /// Reads a file. `None` when there is nothing to check further; mistakes go to the report.
-    pub(crate) fn load(path: &Path, sets: &[String], environment: Environment<'_>, report: &mut Report) -> Option<Self> {
+    pub(crate) fn load(
+        path: &Path,
+        sets: &[String],
+        environment: Environment<'_>,
+        report: &mut Report,
+    ) -> Option<Self> {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&name, &text, sets, environment, report),
@@ -86,7 +91,8 @@ impl Document {
                 Some((self.source.clone(), key, tree.clone()))
             });
             let created = || self.overrides.iter().rev().find_map(|set| set.created(&path));
-            if let Some(place) = found.map(|(source, key, tree)| Place { source, range: range(key, &tree) }).or_else(created)
+            if let Some(place) =
+                found.map(|(source, key, tree)| Place { source, range: range(key, &tree) }).or_else(created)
             {
                 return Some(place);
             }
@@ -157,8 +163,11 @@ impl Document {
 /// Names a file that may have been meant.
 fn nearby(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names: Vec<String> =
-        std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     let wanted = path.file_name()?.to_string_lossy().into_owned();
     let meant = crate::diagnostic::closest(&wanted, names.iter().map(String::as_str))?;
     Some(format!("did you mean `{}`?", path.with_file_name(meant).display()))

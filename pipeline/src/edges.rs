@@ -27,11 +27,6 @@ pub(crate) fn plural(edge: &str) -> String {
     }
 }
 
-/// The edge that was expected, if a message is about an edge of another kind.
-pub(crate) fn wanted(message: &str) -> Option<&str> {
-    message.strip_prefix("expected edge `")?.split('`').next()
-}
-
 fn audio(spec: &AudioSpec) -> String {
     match spec.sample_rate {
         Some(rate) => format!("audio at {rate} Hz"),

@@ -66,8 +66,10 @@ pub(crate) fn canonical(value: &Value) -> String {
         Value::Object(map) => {
             let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
             pairs.sort_by_key(|pair| pair.0);
-            let pairs: Vec<String> =
-                pairs.into_iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value))).collect();
+            let pairs: Vec<String> = pairs
+                .into_iter()
+                .map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)))
+                .collect();
             format!("{{{}}}", pairs.join(","))
         }
         Value::Array(items) => {

@@ -18,7 +18,7 @@ pub(crate) fn schema(registry: &Registry) -> Value {
         rules.push(rule(kind));
     }
     let names: Vec<&str> = registry.iter().map(|kind| kind.name).collect();
-    definitions.insert("node".to_owned(), node(&names, rules));
+    definitions.insert("node".to_owned(), node(&names, &rules));
     let count = json!({ "type": "integer", "minimum": 1 });
     let auto_or_count = json!({ "anyOf": [{ "const": "auto" }, count] });
     let device = json!({ "type": "string", "pattern": r"^(auto|cpu|cuda:\d+)$|\$\{" });
@@ -65,7 +65,7 @@ pub(crate) fn schema(registry: &Registry) -> Value {
     })
 }
 
-fn node(stages: &[&str], rules: Vec<Value>) -> Value {
+fn node(stages: &[&str], rules: &[Value]) -> Value {
     json!({
         "type": "object",
         "required": ["stage"],

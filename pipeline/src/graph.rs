@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::diagnostic::{Diagnostic, Report, Source, did_you_mean, one_of};
+use crate::diagnostic::{Diagnostic, Report, Source, closest, did_you_mean, one_of};
 use crate::document::Document;
 use crate::reader::Reader;
 use crate::resources::{Device, Flow, Resources, read_device, read_flow, read_resources};
@@ -151,16 +151,17 @@ impl Graph {
         let reader = &mut Reader { document: &document, report };
         check_format(reader);
         reader.unknown_keys(&KeyPath::default(), &document.value, &GRAPH_KEYS, "the graph");
-        let name = document.value.get("name").and_then(|value| {
-            reader.text(&KeyPath::new(["name"]), value, "a name such as `pretrain`")
-        });
+        let name = document
+            .value
+            .get("name")
+            .and_then(|value| reader.text(&KeyPath::new(["name"]), value, "a name such as `pretrain`"));
         let stem = || Path::new(&document.source.name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = name.or_else(stem).unwrap_or_else(|| "graph".to_owned());
         let seed = document.value.get("seed").and_then(|value| {
             let path = KeyPath::new(["seed"]);
             let seed = value.as_u64();
             if seed.is_none() {
-                let message = format!("expected a seed (a whole number from 0), found {}", describe(value));
+                let message = format!("`seed` must be a whole number that is not negative, found {}", describe(value));
                 reader.refuse(&path, Diagnostic::error(message));
             }
             seed
@@ -195,7 +196,7 @@ fn check_vars(reader: &mut Reader<'_>) {
         None | Some(Value::Null) => {}
         Some(Value::Object(vars)) => {
             for (name, value) in vars.iter().filter(|var| var.1.is_array() || var.1.is_object() || var.1.is_null()) {
-                let message = format!("a variable is a text, a number or a boolean, found {}", describe(value));
+                let message = format!("a variable must be a text, a number or a boolean, found {}", describe(value));
                 reader.refuse(&path.child(name.as_str()), Diagnostic::error(message));
             }
         }
@@ -218,12 +219,23 @@ fn read_nodes(reader: &mut Reader<'_>) -> Vec<Node> {
             reader.refuse(&path, Diagnostic::error(message).hint(example));
             Vec::new()
         }
+        None if document_has_similar(reader, "nodes") => Vec::new(),
         written => {
             let at = if written.is_some() { path } else { KeyPath::new(["omar"]) };
-            reader.refuse_key(&at, "", Diagnostic::error("the graph has no nodes, so there is nothing to do").hint(example));
+            reader.refuse_key(
+                &at,
+                "",
+                Diagnostic::error("the graph has no nodes, so there is nothing to do").hint(example),
+            );
             Vec::new()
         }
     }
+}
+
+/// Whether an unknown key of the graph was meant to be `key`.
+fn document_has_similar(reader: &Reader<'_>, key: &str) -> bool {
+    let keys = reader.document.value.keys().filter(|written| !GRAPH_KEYS.contains(&written.as_str()));
+    keys.into_iter().any(|written| closest(written, GRAPH_KEYS) == Some(key))
 }
 
 fn read_node(reader: &mut Reader<'_>, id: &str, value: &Value) -> Node {
@@ -240,7 +252,8 @@ fn read_node(reader: &mut Reader<'_>, id: &str, value: &Value) -> Node {
         sound: true,
     };
     let path = node.path();
-    if !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || !id.starts_with(|c: char| c.is_ascii_alphabetic()) {
+    if !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || !id.starts_with(|c: char| c.is_ascii_alphabetic())
+    {
         let diagnostic = Diagnostic::error(format!("`{id}` cannot be the name of a node"));
         let hint = "names start with a letter and go on with letters, digits and `_`";
         reader.refuse_key(&path, "", diagnostic.hint(hint));
@@ -283,7 +296,7 @@ fn read_node_key(reader: &mut Reader<'_>, node: &mut Node, key: &str, value: &Va
         "on_error" => match value.as_str().and_then(OnError::parse) {
             Some(on_error) => node.on_error = on_error,
             None => {
-                let message = format!("expected {}, found {}", one_of(OnError::NAMES), describe(value));
+                let message = format!("`on_error` must be {}, found {}", one_of(OnError::NAMES), describe(value));
                 let hint = value.as_str().and_then(|text| did_you_mean(text, OnError::NAMES));
                 reader.refuse(&path, Diagnostic::error(message).maybe_hint(hint));
             }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Place, Report, Source, did_you_mean};
-use crate::spans::{KeyPath, Tree};
-use crate::yaml;
+use crate::spans::{KeyPath, Kind, Tree};
+use crate::yaml::{self, describe};
 
 /// How `--set` options are written in messages.
 const PREFIX: &str = "--set ";
@@ -27,6 +27,11 @@ pub(crate) struct Override {
 }
 
 impl Override {
+    fn new(source: &Arc<Source>, path: KeyPath, keys: Vec<Range<usize>>, value: &str, start: usize) -> Self {
+        let tree = Tree::scan(value).unwrap_or(Tree { range: 0..value.len(), kind: Kind::Scalar });
+        Self { source: source.clone(), path, keys, value: tree.shift(start) }
+    }
+
     /// Key and value at a path that this option wrote.
     pub(crate) fn find(&self, path: &KeyPath) -> Option<(Arc<Source>, Option<Range<usize>>, Tree)> {
         if !path.starts_with(&self.path) {
@@ -67,69 +72,58 @@ fn apply_one(
     offset: usize,
     source: &Arc<Source>,
 ) -> Result<Override, Box<Diagnostic>> {
-    let place = |range: Range<usize>| Some(Place { source: source.clone(), range });
-    let (left, right) = set.split_once('=').ok_or_else(|| {
-        let diagnostic = Diagnostic::error("`--set` wants a path and a value")
-            .at(place(offset..offset + set.len()), "expected `path=value`")
-            .hint("for example `--set nodes.model.params.steps=100`");
-        Box::new(diagnostic)
+    let refuse = |range: Range<usize>, label: &str, message: String| {
+        Diagnostic::error(message).at(Some(Place { source: source.clone(), range }), label)
+    };
+    let whole = offset..offset + set.len();
+    let (left, right) = set.split_once('=').filter(|pair| !pair.0.trim().is_empty()).ok_or_else(|| {
+        let diagnostic = refuse(whole, "expected `path=value`", "`--set` needs a path and a value".to_owned());
+        Box::new(diagnostic.hint("for example `--set nodes.model.params.steps=100`"))
     })?;
-    let path = KeyPath::parse(left.trim());
-    let keys = key_ranges(left, offset);
-    let value_at = offset + left.len() + 1;
+    let (path, keys, start) = (KeyPath::parse(left.trim()), key_ranges(left, offset), offset + left.len() + 1);
     let value = yaml::parse_value(right).map_err(|reason| {
-        let range = place(value_at..value_at + right.len());
-        Box::new(Diagnostic::error(format!("the value of `--set {left}` is not valid YAML: {reason}")).at(range, ""))
+        let message = format!("the value of `--set {left}` is not valid YAML: {reason}");
+        Box::new(refuse(start..start + right.len(), "", message))
     })?;
-    let tree = Tree::scan(right).unwrap_or(Tree { range: 0..right.len(), kind: crate::spans::Kind::Scalar });
-    let mut parent = graph;
-    for depth in 0..path.0.len().saturating_sub(1) {
-        known_node(parent, &path, depth).map_err(|diagnostic| at_key(diagnostic, place(keys[depth].clone())))?;
-        let next = parent.entry(path.0[depth].clone()).or_insert_with(|| Value::Object(Map::new()));
+    let at = |depth: usize| keys.get(depth).cloned().unwrap_or(offset..offset + left.len());
+    if let (Some("nodes"), Some(name), Some(Value::Object(nodes))) =
+        (path.0.first().map(String::as_str), path.0.get(1), graph.get("nodes"))
+        && !nodes.contains_key(name)
+    {
+        let names: Vec<&str> = nodes.keys().map(String::as_str).collect();
+        let hint = did_you_mean(name, names.iter().copied());
+        let hint = hint.unwrap_or_else(|| format!("the nodes are {}", names.join(", ")));
+        let diagnostic = refuse(at(1), "no such node", format!("the graph has no node `{name}`"));
+        return Err(Box::new(diagnostic.hint(hint)));
+    }
+    let mut target = &mut *graph;
+    for depth in 0..path.0.len() - 1 {
+        let next = target.entry(path.0[depth].clone()).or_insert_with(|| Value::Object(Map::new()));
         if next.is_null() {
             *next = Value::Object(Map::new());
         }
-        if let (Value::Array(items), Some(index)) = (&mut *next, path.0[depth + 1].parse::<usize>().ok()) {
-            let len = items.len();
-            let item = items.get_mut(index).filter(|_| depth + 2 == path.0.len());
-            let refused = || {
-                let message = format!("`{}` has {len} items", KeyPath(path.0[..=depth].to_vec()));
-                let hint = "count from 0; set the whole list to change what is deeper inside";
-                Box::new(Diagnostic::error(message).at(place(keys[depth + 1].clone()), "").hint(hint))
-            };
-            *item.ok_or_else(refused)? = value;
-            return Ok(Override { source: source.clone(), path, keys, value: tree.shift(value_at) });
+        let kind = describe(next);
+        match next {
+            Value::Object(map) => target = map,
+            Value::Array(items) if depth + 2 == path.0.len() => {
+                let len = items.len();
+                let item = path.last().parse::<usize>().ok().and_then(|index| items.get_mut(index));
+                let Some(item) = item else {
+                    let message = format!("`{}` is a list of {len}, counted from 0", path.parent());
+                    return Err(Box::new(refuse(at(depth + 1), "no such item", message)));
+                };
+                *item = value;
+                return Ok(Override::new(source, path, keys, right, start));
+            }
+            _ => {
+                let message = format!("`{}` is {kind}, so nothing can be set inside it", path.0[depth]);
+                let diagnostic = refuse(at(depth), "", message);
+                return Err(Box::new(diagnostic.hint("set the whole value instead")));
+            }
         }
-        let Value::Object(map) = next else {
-            let message = format!("`{}` is a single value, nothing can be set inside it", path.0[depth]);
-            return Err(Box::new(Diagnostic::error(message).at(place(keys[depth].clone()), "")));
-        };
-        parent = map;
     }
-    if path.0.is_empty() {
-        let range = place(offset..offset + set.len());
-        return Err(Box::new(Diagnostic::error("`--set` wants a path before `=`").at(range, "")));
-    }
-    let depth = path.0.len() - 1;
-    known_node(parent, &path, depth).map_err(|diagnostic| at_key(diagnostic, place(keys[depth].clone())))?;
-    parent.insert(path.last().to_owned(), value);
-    Ok(Override { source: source.clone(), path, keys, value: tree.shift(value_at) })
-}
-
-/// Options change nodes, they do not add any.
-fn known_node(nodes: &Map<String, Value>, path: &KeyPath, depth: usize) -> Result<(), Diagnostic> {
-    let name = &path.0[depth];
-    if depth != 1 || path.0[0] != "nodes" || nodes.contains_key(name) {
-        return Ok(());
-    }
-    let known = || nodes.keys().map(String::as_str);
-    let names: Vec<&str> = known().collect();
-    let hint = did_you_mean(name, known()).unwrap_or_else(|| format!("the nodes are {}", names.join(", ")));
-    Err(Diagnostic::error(format!("the graph has no node `{name}`")).hint(hint))
-}
-
-fn at_key(diagnostic: Diagnostic, place: Option<Place>) -> Box<Diagnostic> {
-    Box::new(diagnostic.at(place, "no such node"))
+    target.insert(path.last().to_owned(), value);
+    Ok(Override::new(source, path, keys, right, start))
 }
 
 fn key_ranges(left: &str, offset: usize) -> Vec<Range<usize>> {
@@ -162,7 +156,8 @@ mod tests {
 
     #[test]
     fn values_are_replaced_and_added() {
-        let (graph, errors) = set(&["nodes.a.params.n=5", "nodes.a.params.list[1]=x", "seed=7", "nodes.a.cache=runs/a"]);
+        let (graph, errors) =
+            set(&["nodes.a.params.n=5", "nodes.a.params.list[1]=x", "seed=7", "nodes.a.cache=runs/a"]);
         assert_eq!(errors, Vec::<String>::new());
         let node = json!({"stage": "x", "params": {"list": [1, "x"], "n": 5}, "cache": "runs/a"});
         assert_eq!(graph, json!({"nodes": {"a": node}, "seed": 7}));
@@ -170,7 +165,8 @@ mod tests {
 
     #[test]
     fn unknown_nodes_and_paths_are_refused() {
-        let (_, errors) = set(&["nodes.b.params.n=5", "nodes.a.params.n.m=5", "seed", "nodes.a.params.list[7]=1", "=3"]);
+        let (_, errors) =
+            set(&["nodes.b.params.n=5", "nodes.a.params.n.m=5", "seed", "nodes.a.params.list[7]=1", "=3"]);
         assert_eq!(errors.len(), 5, "{errors:?}");
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Mistake {
     /// Where, below `params`.
     pub(crate) path: KeyPath,
     pub(crate) kind: MistakeKind,
+    /// The parameter.
+    pub(crate) name: String,
     pub(crate) message: String,
     pub(crate) label: String,
     pub(crate) hint: Option<String>,
@@ -31,6 +33,8 @@ pub(crate) struct Mistake {
 pub(crate) enum MistakeKind {
     /// A key that is not known.
     Unknown,
+    /// A key that is none of the choices.
+    Choice,
     /// A map that lacks a key.
     Missing,
     /// A value.
@@ -101,6 +105,11 @@ impl ParamsSchema {
         for (key, value) in map {
             let path = path.child(key.as_str());
             match (properties.get(key), schema.get("additionalProperties")) {
+                (Some(schema), _) if value.is_null() && self.is_pointless(schema) => {
+                    let message = format!("there is nothing after `{key}:`");
+                    let hint = format!("write `{key}: {{}}` for all its defaults, or remove `{key}`");
+                    found.push(wrong_value(&path, message, Some(hint)));
+                }
                 (Some(schema), _) => self.walk(schema, value, &path, found),
                 (None, Some(schema)) if schema.is_object() => self.walk(schema, value, &path, found),
                 (None, Some(Value::Bool(false))) => {
@@ -112,6 +121,7 @@ impl ParamsSchema {
                     found.push(Mistake {
                         path,
                         kind: MistakeKind::Unknown,
+                        name: key.clone(),
                         message: format!("unknown parameter `{key}`{owner}"),
                         label: "no such parameter".to_owned(),
                         hint: Some(did_you_mean(key, names.iter().copied()).unwrap_or_else(all)),
@@ -131,6 +141,7 @@ impl ParamsSchema {
             found.push(Mistake {
                 path: path.clone(),
                 kind: MistakeKind::Missing,
+                name: name.to_owned(),
                 message: format!("parameter `{name}` is missing{owner}"),
                 label: format!("expected `{name}` here"),
                 hint: about,
@@ -147,24 +158,24 @@ impl ParamsSchema {
         found: &mut Vec<Mistake>,
     ) {
         let names = || variants.iter().map(|variant| variant.0).chain(words.iter().copied());
-        let mut mistake = |path: KeyPath, message: String, label: &str, hint: String| {
-            let kind = MistakeKind::Unknown;
-            found.push(Mistake { path, kind, message, label: label.to_owned(), hint: Some(hint) });
+        let mut mistake = |kind: MistakeKind, path: KeyPath, message: String, label: &str, hint: String| {
+            let name = path.last().to_owned();
+            found.push(Mistake { path, kind, name, message, label: label.to_owned(), hint: Some(hint) });
         };
         let all = format!("choose one of {}", one_of(names()));
         match (map.len(), map.iter().next()) {
             (1, Some((key, value))) => match variants.iter().find(|variant| variant.0 == key) {
                 Some((_, schema)) => self.walk(schema, value, &path.child(key.as_str()), found),
                 None => {
-                    let message = format!("expected {}, found `{key}`", one_of(names()));
+                    let message = format!("`{}` must be {}, found `{key}`", path.last(), one_of(names()));
                     let hint = did_you_mean(key, names()).unwrap_or(all);
-                    mistake(path.child(key.as_str()), message, "no such choice", hint);
+                    mistake(MistakeKind::Choice, path.child(key.as_str()), message, "no such choice", hint);
                 }
             },
-            (0, _) => mistake(path.clone(), format!("`{}` is empty", path.last()), "", all),
+            (0, _) => mistake(MistakeKind::Value, path.clone(), format!("`{}` is empty", path.last()), "", all),
             (_, _) => {
                 let message = format!("`{}` takes one choice, found {}", path.last(), map.len());
-                mistake(path.clone(), message, "", all);
+                mistake(MistakeKind::Value, path.clone(), message, "", all);
             }
         }
     }
@@ -175,14 +186,14 @@ impl ParamsSchema {
             return;
         }
         let names = || choices.words.iter().copied().chain(variants.iter().map(|variant| variant.0));
-        let hint = if variants.iter().any(|variant| variant.0 == word) {
-            Some(format!("it has parameters of its own: write `{}: {{{word}: {{...}}}}`", path.last()))
+        let (message, hint) = if variants.iter().any(|variant| variant.0 == word) {
+            let hint = format!("write `{}: {{{word}: {{...}}}}`", path.last());
+            (format!("`{word}` has parameters of its own, which are missing"), Some(hint))
         } else {
-            did_you_mean(word, names())
+            let message = format!("`{}` must be {}, found `{word}`", path.last(), one_of(names()));
+            (message, did_you_mean(word, names()))
         };
-        let message = format!("expected {}, found `{word}`", one_of(names()));
-        let kind = MistakeKind::Value;
-        found.push(Mistake { path: path.clone(), kind, message, label: String::new(), hint });
+        found.push(wrong_value(path, message, hint));
     }
 
     /// Puts what serde said about the value at a path into words.
@@ -194,20 +205,26 @@ impl ParamsSchema {
             Some(expected) => {
                 let negative = value.as_f64().is_some_and(|number| number < 0.0);
                 let bound = if negative { " that is not negative" } else { "" };
-                format!("expected {expected}{bound}, found {}", describe(value))
+                format!("`{}` must be {expected}{bound}, found {}", name_of(path), describe(value))
             }
-            None => said.to_owned(),
+            None if path.0.is_empty() => said.to_owned(),
+            None => format!("`{}`: {said}", name_of(path)),
         };
         let whole = value.as_f64().filter(|number| type_error && value.is_f64() && number.fract() == 0.0);
         let hint = match (schema, whole) {
             (_, Some(number)) => Some(format!("write `{number}`")),
             (Some(_), None) if value.is_null() => Some("write `{}` for all defaults".to_owned()),
             (Some(schema), None) => {
-                self.description(schema).map(|text| format!("`{}`: {}", path.last(), first_sentence(text)))
+                self.description(schema).map(|text| format!("`{}`: {}", name_of(path), first_sentence(text)))
             }
             _ => None,
         };
-        Mistake { path: path.clone(), kind: MistakeKind::Value, message, label: String::new(), hint }
+        wrong_value(path, message, hint)
+    }
+
+    /// Whether writing nothing after a key is the same as leaving it out, but looks like more: an optional map.
+    fn is_pointless(&self, schema: &Value) -> bool {
+        schema.get("default").is_none_or(Value::is_null) && !self.choices(schema).maps.is_empty()
     }
 
     /// What the documentation says about a parameter.
@@ -333,6 +350,16 @@ impl ParamsSchema {
         let variants: Option<Vec<_>> = choices.maps.iter().map(variant).collect();
         variants.filter(|variants| variants.len() > 1 || (variants.len() == 1 && !choices.words.is_empty()))
     }
+}
+
+/// The last key of a path that is no position in a list.
+fn name_of(path: &KeyPath) -> &str {
+    path.0.iter().rev().find(|key| key.parse::<usize>().is_err()).map_or("params", String::as_str)
+}
+
+fn wrong_value(path: &KeyPath, message: String, hint: Option<String>) -> Mistake {
+    let name = path.last().to_owned();
+    Mistake { path: path.clone(), kind: MistakeKind::Value, name, message, label: String::new(), hint }
 }
 
 /// Up to the first full stop.

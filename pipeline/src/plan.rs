@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::binding;
 use crate::diagnostic::{Diagnostic, Place, Report, Severity};
 use crate::fingerprint::Fingerprint;
-pub use crate::graph::OnError;
 use crate::graph::Graph;
+pub use crate::graph::OnError;
 use crate::reader::Reader;
 use crate::resources::{Device, Flow, Resources};
 use crate::wiring;
@@ -87,15 +87,15 @@ impl Plan {
     pub fn load(path: &Path, sets: &[String], registry: &Registry) -> Result<Self, Report> {
         let mut report = Report::default();
         let graph = Graph::load(path, sets, &mut report);
-        Self::finish(graph, registry, report)
+        Self::finish(graph.as_ref(), registry, report)
     }
 
     /// Checks a graph that was read; `report` holds what reading it found.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn finish(graph: Option<Graph>, registry: &Registry, mut report: Report) -> Result<Self, Report> {
-        let plan = graph.as_ref().and_then(|graph| {
+    pub fn finish(graph: Option<&Graph>, registry: &Registry, mut report: Report) -> Result<Self, Report> {
+        let plan = graph.and_then(|graph| {
             let plan = Self::check(graph, registry, &mut report);
             report.map_text(|text| graph.document.secrets.redact(text));
             plan
@@ -172,7 +172,8 @@ impl Plan {
             let corpus = matches!(node.scope, Scope::Corpus { .. });
             if consumers.is_empty() && node.cache.is_none() && !corpus {
                 let message = format!("what `{}` gives goes nowhere", node.id);
-                let hint = format!("keep it with `cache: runs/{}`, read it from another node, or remove the node", node.id);
+                let hint =
+                    format!("keep it with `cache: runs/{}`, read it from another node, or remove the node", node.id);
                 report.push(Diagnostic::warning(message).at(node.place.clone(), "no node reads this").hint(hint));
             }
         }

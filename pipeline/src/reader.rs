@@ -59,7 +59,8 @@ impl Reader<'_> {
         let count = value.as_u64().filter(|count| range.contains(count));
         if count.is_none() {
             let (least, most) = (range.start(), range.end());
-            let message = format!("expected a whole number from {least} to {most}, found {}", describe(value));
+            let (name, found) = (path.last(), describe(value));
+            let message = format!("`{name}` must be a whole number from {least} to {most}, found {found}");
             self.refuse(path, Diagnostic::error(message));
         }
         count.map(|count| count as usize)
@@ -69,7 +70,8 @@ impl Reader<'_> {
     pub(crate) fn text(&mut self, path: &KeyPath, value: &Value, what: &str) -> Option<String> {
         let text = value.as_str().filter(|text| !text.is_empty());
         if text.is_none() {
-            self.refuse(path, Diagnostic::error(format!("expected {what}, found {}", describe(value))));
+            let message = format!("`{}` must be {what}, found {}", path.last(), describe(value));
+            self.refuse(path, Diagnostic::error(message));
         }
         text.map(str::to_owned)
     }

@@ -11,41 +11,47 @@ use serde_json::{Map, Value};
 /// How many stages to put in between at most.
 const MOST: usize = 3;
 
-/// A hint that names what to put between producer `upstream` and port `index` of a node that refused it.
-pub(crate) fn suggest(
-    kind: &Registered,
-    params: &Value,
-    inputs: &[&SchemaRef],
-    index: usize,
-    upstream: &str,
-    registry: &Registry,
-) -> Option<String> {
-    let fits = |schema: &SchemaRef| {
-        let schemas = inputs.iter().enumerate().map(|(port, given)| if port == index { schema } else { given });
-        let inputs = Inputs::new(kind.inputs.iter().copied().zip(schemas).collect());
-        match (kind.bind)(params.clone(), &inputs) {
+/// A node that refuses what arrives at port `index`.
+pub(crate) struct Refused<'a> {
+    pub(crate) kind: &'a Registered,
+    pub(crate) params: &'a Value,
+    pub(crate) inputs: &'a [&'a SchemaRef],
+    pub(crate) index: usize,
+}
+
+impl Refused<'_> {
+    /// Whether it would take another edge there.
+    pub(crate) fn fits(&self, schema: &SchemaRef) -> bool {
+        let schemas = self.inputs.iter().enumerate();
+        let schemas = schemas.map(|(port, given)| if port == self.index { schema } else { *given });
+        let inputs = Inputs::new(self.kind.inputs.iter().copied().zip(schemas).collect());
+        match (self.kind.bind)(self.params.clone(), &inputs) {
             Ok(_) | Err(ParamsError::Form { .. }) => true,
-            Err(ParamsError::Bind(error)) => error.at != At::Input(kind.inputs[index].to_owned()),
+            Err(ParamsError::Bind(error)) => error.at != At::Input(self.kind.inputs[self.index].to_owned()),
         }
-    };
-    let mut reached: Vec<(Vec<(&str, Value)>, SchemaRef)> = vec![(Vec::new(), inputs[index].clone())];
-    for _ in 0..MOST {
-        let mut next = Vec::new();
-        for (chain, schema) in &reached {
-            for (name, params, output) in steps(registry, schema) {
-                if chain.iter().any(|step| step.0 == name) || name == kind.name {
-                    continue;
-                }
-                let chain: Vec<_> = chain.iter().cloned().chain([(name, params)]).collect();
-                if fits(&output) {
-                    return Some(sentence(&chain, upstream));
-                }
-                next.push((chain, output));
-            }
-        }
-        reached = next;
     }
-    None
+
+    /// A hint that names what to put between it and what it reads.
+    pub(crate) fn suggest(&self, upstream: &str, registry: &Registry) -> Option<String> {
+        let mut reached: Vec<(Vec<(&str, Value)>, SchemaRef)> = vec![(Vec::new(), self.inputs[self.index].clone())];
+        for _ in 0..MOST {
+            let mut next = Vec::new();
+            for (chain, schema) in &reached {
+                for (name, params, output) in steps(registry, schema) {
+                    if chain.iter().any(|step| step.0 == name) || name == self.kind.name {
+                        continue;
+                    }
+                    let chain: Vec<_> = chain.iter().cloned().chain([(name, params)]).collect();
+                    if self.fits(&output) {
+                        return Some(sentence(&chain, upstream));
+                    }
+                    next.push((chain, output));
+                }
+            }
+            reached = next;
+        }
+        None
+    }
 }
 
 /// What the stages with one input make of an edge.

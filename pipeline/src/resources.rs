@@ -132,8 +132,8 @@ pub(crate) fn read_flow(reader: &mut Reader<'_>) -> Flow {
 pub(crate) fn read_device(reader: &mut Reader<'_>, path: &KeyPath, value: &Value) -> Option<Device> {
     let device = value.as_str().and_then(Device::parse);
     if device.is_none() {
-        let message = format!("expected a device, found {}", describe(value));
-        reader.refuse(path, Diagnostic::error(message).hint("write `auto`, `cpu`, or `cuda:0` for the first GPU"));
+        let message = format!("`device` must be `auto`, `cpu` or `cuda:N`, found {}", describe(value));
+        reader.refuse(path, Diagnostic::error(message).hint("the first GPU is `cuda:0`"));
     }
     device
 }
@@ -145,24 +145,21 @@ fn auto_or_count(reader: &mut Reader<'_>, path: &KeyPath, value: &Value, most: u
     if value.as_u64().is_some() {
         return reader.count(path, value, 1..=most);
     }
-    let message = format!("`{}` is `auto` or a number, found {}", path.last(), describe(value));
-    reader.refuse(path, Diagnostic::error(message).hint("leave it out for `auto`"));
+    let message = format!("`{}` must be `auto` or a whole number, found {}", path.last(), describe(value));
+    reader.refuse(path, Diagnostic::error(message));
     None
 }
 
 fn memory(reader: &mut Reader<'_>, path: &KeyPath, value: &Value) -> Option<Bytes> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let parsed = Bytes::parse(&text).and_then(|memory| {
-        let enough = memory >= LEAST_MEMORY;
-        let message = || format!("expected at least {LEAST_MEMORY} of memory, found `{text}`");
-        if enough { Ok(memory) } else { Err(message()) }
-    });
-    match parsed {
-        Ok(memory) => Some(memory),
-        Err(message) => {
-            let hint = "write a number with its unit, such as `memory: 2GiB`";
-            reader.refuse(path, Diagnostic::error(message).hint(hint));
-            None
+    let diagnostic = match Bytes::parse(&text) {
+        Ok(memory) if memory >= LEAST_MEMORY => return Some(memory),
+        Ok(_) => {
+            let message = format!("`memory` must be at least {LEAST_MEMORY}, found `{text}`");
+            Diagnostic::error(message).hint("2GiB is enough for most graphs")
         }
-    }
+        Err(message) => Diagnostic::error(format!("`memory`: {message}")),
+    };
+    reader.refuse(path, diagnostic);
+    None
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Deeper nesting is refused; `serde_yaml` draws the line at 128 itself.
 const MAX_DEPTH: usize = 200;
@@ -35,6 +35,12 @@ impl KeyPath {
         let mut keys = self.0.clone();
         keys.push(key.into());
         Self(keys)
+    }
+
+    /// One level up.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        Self(self.0[..self.0.len().saturating_sub(1)].to_vec())
     }
 
     /// Several levels deeper.
@@ -103,7 +109,7 @@ impl Tree {
         let bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
         let mut scan = Scan { text, parser: Parser::new_from_str(text), bytes, anchors: HashMap::new() };
         let (event, span) = scan.content()?;
-        scan.value(event, span, 0)
+        scan.value(&event, span, 0)
     }
 
     /// The value at a path and the range of its key. Merged maps (`<<`) are looked into.
@@ -154,13 +160,22 @@ impl Tree {
                         let (key, first, second) = (&entry.key, &first.key_range, &entry.key_range);
                         found.push(Duplicate { key: key.clone(), first: first.clone(), second: second.clone() });
                     }
-                    // What an alias stands for is looked at where it is defined.
-                    if entry.value.range.start >= entry.key_range.start {
+                    if !entry.value.is_alias() {
                         entry.value.collect_duplicates(found);
                     }
                 }
             }
         }
+    }
+
+    /// Whether it stands for something that is defined further up.
+    fn is_alias(&self) -> bool {
+        let first = match &self.kind {
+            Kind::Scalar => None,
+            Kind::List(items) => items.first().map(|item| item.range.start),
+            Kind::Map(entries) => entries.first().map(|entry| entry.key_range.start),
+        };
+        first.is_some_and(|first| first < self.range.start)
     }
 
     /// Moves all ranges, for a text that is part of another.
@@ -218,16 +233,19 @@ impl<'a> Scan<'a> {
         range.start..range.start + line.len()
     }
 
-    fn value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Option<Tree> {
+    fn value(&mut self, event: &Event<'a>, span: Span, depth: usize) -> Option<Tree> {
         if depth > MAX_DEPTH {
             return None;
         }
-        let range = self.range(span);
+        let mut range = self.range(span);
+        if let Event::Scalar(text, style, ..) = event {
+            range.end = range.start + scalar_len(&self.text[range.clone()], text, *style);
+        }
         let (kind, anchor) = match event {
-            Event::Scalar(_, _, anchor, _) => (Kind::Scalar, anchor),
-            Event::SequenceStart(anchor, _) => (self.list(depth)?, anchor),
-            Event::MappingStart(anchor, _) => (self.map(depth)?, anchor),
-            Event::Alias(anchor) => (self.anchors.get(&anchor)?.kind.clone(), 0),
+            Event::Scalar(_, _, anchor, _) => (Kind::Scalar, *anchor),
+            Event::SequenceStart(anchor, _) => (self.list(depth)?, *anchor),
+            Event::MappingStart(anchor, _) => (self.map(depth)?, *anchor),
+            Event::Alias(anchor) => (self.anchors.get(anchor)?.kind.clone(), 0),
             _ => return None,
         };
         let tree = Tree { range, kind };
@@ -242,7 +260,7 @@ impl<'a> Scan<'a> {
         loop {
             match self.content()? {
                 (Event::SequenceEnd, _) => return Some(Kind::List(items)),
-                (event, span) => items.push(Arc::new(self.value(event, span, depth + 1)?)),
+                (event, span) => items.push(Arc::new(self.value(&event, span, depth + 1)?)),
             }
         }
     }
@@ -258,11 +276,32 @@ impl<'a> Scan<'a> {
                 Event::Scalar(text, ..) => text.to_string(),
                 _ => String::new(),
             };
-            let key_range = self.value(event, span, depth + 1)?.range;
+            let key_range = self.value(&event, span, depth + 1)?.range;
             let (event, span) = self.content()?;
-            let value = Arc::new(self.value(event, span, depth + 1)?);
+            let value = Arc::new(self.value(&event, span, depth + 1)?);
             entries.push(Entry { key, key_range, value });
         }
+    }
+}
+
+/// How many bytes of a line a scalar takes; the parser counts blanks and comments after it as well.
+fn scalar_len(line: &str, value: &str, style: ScalarStyle) -> usize {
+    match style {
+        ScalarStyle::DoubleQuoted => {
+            let mut escaped = false;
+            let end = line.char_indices().skip(1).find(|&(_, c)| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            end.map_or(line.len(), |(at, _)| at + 1)
+        }
+        ScalarStyle::SingleQuoted => {
+            let inner = line.get(1..).unwrap_or_default().replace("''", "  ");
+            inner.find('\'').map_or(line.len(), |at| at + 2)
+        }
+        ScalarStyle::Plain if line.starts_with(value) => value.len(),
+        _ => line.len(),
     }
 }
 
@@ -278,7 +317,8 @@ mod tests {
 
     #[test]
     fn keys_and_values_are_found_in_every_style() {
-        let text = "ä: &x {b: 'q', c: [1, 2.5]}\nd:\n  <<: *x\n  e: \"ö ö\"   # note\n  f: >\n    long\n    text\ng: *x\n";
+        let text =
+            "ä: &x {b: 'q', c: [1, 2.5]}\nd:\n  <<: *x\n  e: \"ö ö\"   # note\n  f: >\n    long\n    text\ng: *x\n";
         assert_eq!(at(text, "ä.b"), ("b".to_owned(), "'q'".to_owned()));
         assert_eq!(at(text, "ä.c[1]"), (String::new(), "2.5".to_owned()));
         assert_eq!(at(text, "d.e"), ("e".to_owned(), "\"ö ö\"".to_owned()));

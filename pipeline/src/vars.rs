@@ -98,9 +98,11 @@ impl<'a> Variables<'a> {
             return self.var(written, name);
         }
         let (name, rest) = inner.find(':').map_or((inner, ""), |colon| inner.split_at(colon));
-        let error = |message: String, hint: Option<String>| VariableError { written: written.to_owned(), message, hint };
+        let error =
+            |message: String, hint: Option<String>| VariableError { written: written.to_owned(), message, hint };
         if !is_name(name) || !(rest.is_empty() || rest.starts_with(":-") || rest.starts_with(":?")) {
-            let hint = "write `${vars.NAME}`, `${NAME}`, `${NAME:-default}` or `${NAME:?message}`; `$${` is a plain `${`";
+            let hint =
+                "write `${vars.NAME}`, `${NAME}`, `${NAME:-default}` or `${NAME:?message}`; `$${` is a plain `${`";
             return Err(error(format!("`{written}` is not a variable"), Some(hint.to_owned())));
         }
         let set = (self.environment)(name).filter(|value| rest.is_empty() || !value.is_empty());
@@ -154,9 +156,9 @@ fn split(text: &str) -> Result<Vec<Part>, VariableError> {
             message: message.to_owned(),
             hint: Some(hint.to_owned()),
         };
-        let end = text[dollar..].find('}').ok_or_else(|| {
-            error("`${` is never closed", "add the missing `}`, or write `$${` for a plain `${`")
-        })?;
+        let end = text[dollar..]
+            .find('}')
+            .ok_or_else(|| error("`${` is never closed", "add the missing `}`, or write `$${` for a plain `${`"))?;
         let range = dollar..dollar + end + 1;
         if text[dollar + 2..range.end].contains("${") {
             return Err(error("`${...}` cannot stand inside `${...}`", "give the inner one a name under `vars:`"));
@@ -265,6 +267,9 @@ mod tests {
         let mut secrets = Secrets::default();
         secrets.add("hunter2", "PASSWORD");
         secrets.add("a", "SHORT");
-        assert_eq!(secrets.redact("a: found `a`, \"hunter2\" at xhunter2"), "a: found `${SHORT}`, ${PASSWORD} at x${PASSWORD}");
+        assert_eq!(
+            secrets.redact("a: found `a`, \"hunter2\" at xhunter2"),
+            "a: found `${SHORT}`, ${PASSWORD} at x${PASSWORD}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use omar_stages::{Registered, Registry, Scope};
 
-use crate::diagnostic::{Diagnostic, did_you_mean, one_of};
+use crate::diagnostic::{Diagnostic, closest, did_you_mean};
 use crate::graph::{From, Graph, NODE_KEYS, Node};
 use crate::params::ParamsSchema;
 use crate::reader::Reader;
@@ -71,17 +71,23 @@ fn find_kind<'a>(node: &Node, registry: &'a Registry, reader: &mut Reader<'_>) -
     kind
 }
 
+/// The key of a node that was probably meant.
+fn meant_key(key: &str) -> Option<&'static str> {
+    let others =
+        [("inputs", "from"), ("input", "from"), ("parameters", "params"), ("args", "params"), ("config", "params")];
+    let alias = others.iter().find(|other| other.0 == key).map(|other| other.1);
+    alias.or_else(|| closest(key, NODE_KEYS))
+}
+
 fn unknown_keys(node: &Node, kind: Option<&Registered>, reader: &mut Reader<'_>) {
-    let aliases = [("inputs", "from"), ("input", "from"), ("parameters", "params"), ("args", "params"), ("config", "params")];
     for key in &node.unknown {
         let schema = kind.map(|kind| ParamsSchema::new(&(kind.params)()));
         let is_param = schema.and_then(|schema| schema.find(std::slice::from_ref(key)).map(drop)).is_some();
-        let alias = aliases.iter().find(|alias| alias.0 == key).map(|alias| format!("did you mean `{}`?", alias.1));
         let hint = if is_param {
             format!("parameters of the stage stand under `params`: `params: {{{key}: ...}}`")
         } else {
-            let meant = alias.or_else(|| did_you_mean(key, NODE_KEYS));
-            meant.unwrap_or_else(|| format!("the keys of a node are {}", NODE_KEYS.join(", ")))
+            let all = || format!("the keys of a node are {}", NODE_KEYS.join(", "));
+            meant_key(key).map_or_else(all, |meant| format!("did you mean `{meant}`?"))
         };
         let diagnostic = Diagnostic::error(format!("unknown key `{key}` in node `{}`", node.id)).hint(hint);
         reader.refuse_key(&node.path().child(key.as_str()), "no such key", diagnostic);
@@ -119,7 +125,7 @@ fn assign_ports(
             }
         }
         (From::Nothing, ports) => {
-            if !node.sound {
+            if !node.sound || node.unknown.iter().any(|key| meant_key(key) == Some("from")) {
                 return None;
             }
             let hint = match (ports, previous(graph, node)) {
@@ -133,7 +139,7 @@ fn assign_ports(
         }
         (From::One(_), [_]) => {}
         (From::One(_), ports) => {
-            let message = format!("`{name}` has {} inputs, {}: each needs its node", ports.len(), one_of(ports.to_vec()));
+            let message = format!("`{name}` has {} inputs, and each needs a node of its own", ports.len());
             reader.refuse(&from, Diagnostic::error(message).hint(format!("write `{}`", form())));
             return None;
         }
@@ -233,7 +239,8 @@ fn report_cycle(graph: &Graph, nodes: &[Wired<'_>], cycle: &[usize], reader: &mu
     let mut diagnostic = Diagnostic::error(format!("the nodes form a circle: {}", path.join(" -> ")));
     for (index, &consumer) in upstream.iter().enumerate() {
         let producer = upstream[(index + 1) % upstream.len()];
-        let (place, label) = (reference(consumer, producer), format!("`{}` reads `{}`", name(consumer), name(producer)));
+        let (place, label) =
+            (reference(consumer, producer), format!("`{}` reads `{}`", name(consumer), name(producer)));
         diagnostic = if index == 0 { diagnostic.at(place, label) } else { diagnostic.see(place, label) };
     }
     reader.report.push(diagnostic.hint("let one of them read from a node outside the circle"));

@@ -136,16 +136,28 @@ fn syntax_error(source: &Arc<Source>, error: &serde_yaml::Error) -> Diagnostic {
             .hint("replace it by two spaces, and set your editor to indent YAML with spaces");
     }
     let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
     let (line, column) = location;
-    Diagnostic::error(format!("this is not valid YAML: {}", explain(message)))
-        .at(at(line, column), "the reader got stuck here")
-        .maybe_hint(hint(message).map(str::to_owned))
+    let what = message.split(" at line ").next().unwrap_or_default();
+    let mut diagnostic = Diagnostic::error(format!("this is not valid YAML: {}", explain(what)));
+    // What was being read when it went wrong began here.
+    let begun = ["flow mapping", "flow sequence", "quoted scalar"].iter().find_map(|kind| {
+        let (line, column) = message.split_once(&format!("{kind} at line "))?.1.split_once(" column ")?;
+        at(line.parse::<usize>().ok()?.checked_sub(1)?, column.parse::<usize>().ok()?.checked_sub(1)?)
+    });
+    diagnostic = match begun {
+        Some(begun) if what.contains("end of stream") => diagnostic.at(Some(begun), "this quote is not closed"),
+        Some(begun) => diagnostic.at(Some(begun), "opened here").see(at(line, column), "not closed before this"),
+        None => diagnostic.at(at(line, column), "the reader got stuck here"),
+    };
+    diagnostic.maybe_hint(hint(what).map(str::to_owned))
 }
 
 fn explain(message: &str) -> String {
     let known = [
-        ("mapping values are not allowed in this context", "a second `: ` on a line, or a line that is indented too far"),
+        (
+            "mapping values are not allowed in this context",
+            "a second `: ` on a line, or a line that is indented too far",
+        ),
         ("did not find expected ',' or '}'", "a `{` that is not closed, or a `,` that is missing"),
         ("did not find expected ',' or ']'", "a `[` that is not closed, or a `,` that is missing"),
         ("did not find expected key", "a line that is not indented like its neighbours"),

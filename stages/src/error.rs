@@ -15,6 +15,8 @@ pub struct BindError {
     pub message: String,
     /// How to mend it.
     pub hint: Option<String>,
+    /// The edge that is wanted at the port, where one of another kind arrives.
+    pub wanted: Option<&'static str>,
 }
 
 /// The part of a node that an error is about.
@@ -31,22 +33,27 @@ pub enum At {
 impl BindError {
     /// A parameter is wrong.
     pub fn param(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { at: At::Param(path.into()), message: message.into(), hint: None }
+        Self { at: At::Param(path.into()), message: message.into(), hint: None, wanted: None }
     }
 
     /// An input edge is wrong.
     pub fn input(port: impl Into<String>, source: SchemaError) -> Self {
-        Self { at: At::Input(port.into()), message: source.to_string(), hint: None }
+        let message = source.to_string();
+        let wanted = match source {
+            SchemaError::Edge { expected, .. } => Some(expected),
+            _ => None,
+        };
+        Self { at: At::Input(port.into()), message, hint: None, wanted }
     }
 
     /// Input edge `port` has the right kind but unsuitable constants.
     pub fn input_spec(port: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { at: At::Input(port.into()), message: message.into(), hint: None }
+        Self { at: At::Input(port.into()), message: message.into(), hint: None, wanted: None }
     }
 
     /// The node as a whole is wrong.
     pub fn node(message: impl Into<String>) -> Self {
-        Self { at: At::Node, message: message.into(), hint: None }
+        Self { at: At::Node, message: message.into(), hint: None, wanted: None }
     }
 
     /// Adds how to mend it.

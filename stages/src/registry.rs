@@ -32,6 +32,8 @@ pub struct Registered {
     pub inputs: &'static [&'static str],
     /// JSON Schema of the parameters.
     pub params: fn() -> schemars::Schema,
+    /// Reads parameters and gives them back with every default filled in, for checks that need no inputs.
+    pub read: fn(Value) -> Result<Value, ParamsError>,
     /// Reads parameters and binds.
     pub bind: fn(Value, &Inputs<'_>) -> Result<Bound, ParamsError>,
 }
@@ -77,6 +79,7 @@ impl Registry {
             scope: S::SCOPE,
             inputs: S::INPUTS,
             params: || schemars::schema_for!(S::Params),
+            read: |params| read::<S>(params).map(|(_, canonical)| canonical),
             bind: bind::<S>,
         });
         self
@@ -94,6 +97,11 @@ impl Registry {
 }
 
 fn bind<S: StageKind>(params: Value, inputs: &Inputs<'_>) -> Result<Bound, ParamsError> {
+    let (params, canonical) = read::<S>(params)?;
+    Ok(Bound { stage: Box::new(S::bind(params, inputs)?), params: canonical })
+}
+
+fn read<S: StageKind>(params: Value) -> Result<(S::Params, Value), ParamsError> {
     let params: S::Params = serde_path_to_error::deserialize(params).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
@@ -101,7 +109,7 @@ fn bind<S: StageKind>(params: Value, inputs: &Inputs<'_>) -> Result<Bound, Param
     })?;
     let canonical = serde_json::to_value(&params)
         .map_err(|error| ParamsError::Form { path: String::new(), message: error.to_string() })?;
-    Ok(Bound { stage: Box::new(S::bind(params, inputs)?), params: canonical })
+    Ok((params, canonical))
 }
 
 impl std::fmt::Debug for Bound {

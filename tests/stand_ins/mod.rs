@@ -1,5 +1,7 @@
 //! Stages that bind like the real ones but do nothing.
 
+#![expect(clippy::needless_pass_by_value, reason = "`bind` takes its parameters by value")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,14 +13,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What stands in for every bound stage.
-pub struct Bound {
+struct Bound {
     schema: SchemaRef,
     files: Vec<PathBuf>,
 }
 
 macro_rules! stand_in {
     ($name:ident, $params:ty, $text:literal, $scope:expr, $inputs:expr, $example:literal, $bind:expr) => {
-        pub struct $name(Bound);
+        struct $name(Bound);
 
         impl Stage for $name {
             fn output(&self) -> SchemaRef {
@@ -54,7 +56,7 @@ fn edge(schema: SchemaRef) -> Result<Bound, BindError> {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FilesParams {
+struct FilesParams {
     /// Folder to search.
     root: String,
     /// Share of the tracks, 0..1, that become split `valid`.
@@ -64,18 +66,18 @@ pub struct FilesParams {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct None {}
+struct None {}
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ResampleParams {
+struct ResampleParams {
     /// Rate that every track gets, in Hz: 24000 for the published models, 16000 for the first of them.
     sample_rate: u32,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CropParams {
+struct CropParams {
     /// Length of a crop, with its unit. A whole number of samples.
     duration: Duration,
     /// Which windows of a track become crops.
@@ -86,7 +88,7 @@ pub struct CropParams {
 /// Which windows of a track become crops.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Policy {
+enum Policy {
     /// One every `hop`.
     #[default]
     Grid,
@@ -96,14 +98,14 @@ pub enum Policy {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct FeaturesParams {
+struct FeaturesParams {
     /// The representations to compute.
     views: Views,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Views {
+struct Views {
     /// A mel spectrogram.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mel: Option<Mel>,
@@ -117,7 +119,7 @@ pub struct Views {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Mel {
+struct Mel {
     /// A published setting.
     #[serde(default)]
     preset: Preset,
@@ -132,7 +134,7 @@ pub struct Mel {
 /// A published setting.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Preset {
+enum Preset {
     /// For audio at 24 kHz.
     #[default]
     Mel24k,
@@ -142,7 +144,7 @@ pub enum Preset {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Encodec {
+struct Encodec {
     /// Folder with the weights.
     weights: String,
 }
@@ -189,7 +191,7 @@ fn features(params: FeaturesParams, inputs: &Inputs<'_>) -> Result<Bound, BindEr
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TokenizeParams {
+struct TokenizeParams {
     /// How patches become tokens.
     quantizer: Quantizer,
     /// Tokens per second.
@@ -199,7 +201,7 @@ pub struct TokenizeParams {
 /// How patches become tokens.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Quantizer {
+enum Quantizer {
     /// Nearest row of a random codebook, after a random projection.
     RandomProjection(RandomProjection),
     /// Finite scalar quantization.
@@ -211,7 +213,7 @@ pub enum Quantizer {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RandomProjection {
+struct RandomProjection {
     /// Codebooks, each with a projection of its own.
     #[serde(default = "one")]
     codebooks: u32,
@@ -248,11 +250,8 @@ fn tokenize(params: TokenizeParams, inputs: &Inputs<'_>) -> Result<Bound, BindEr
         Quantizer::RandomProjection(projection) => projection.codebook_size,
         Quantizer::Fsq { levels } => levels.iter().map(|&level| u32::from(level)).product(),
     };
-    let streams = features.views.iter().map(|view| StreamSpec {
-        view: view.name.clone(),
-        codebooks: 1,
-        codebook_size: size,
-    });
+    let streams =
+        features.views.iter().map(|view| StreamSpec { view: view.name.clone(), codebooks: 1, codebook_size: size });
     edge(Tokens::schema(&TokensSpec {
         sample_rate: features.sample_rate,
         crop_samples: features.crop_samples,
@@ -265,7 +264,7 @@ fn tokenize(params: TokenizeParams, inputs: &Inputs<'_>) -> Result<Bound, BindEr
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PretrainParams {
+struct PretrainParams {
     /// Updates of the weights.
     steps: u64,
     /// Crops in a step.
@@ -282,7 +281,7 @@ pub struct PretrainParams {
 /// What is hidden from the model.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Mask {
+struct Mask {
     /// Share of the positions, 0..1.
     probability: f64,
     /// Length of a hidden stretch, with its unit.
@@ -292,7 +291,7 @@ pub struct Mask {
 /// How weights are updated.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Optimizer {
+struct Optimizer {
     /// Highest learning rate.
     lr: f64,
     /// Steps until the learning rate is highest.
@@ -395,7 +394,7 @@ stand_in!(
 );
 
 /// All of them.
-pub fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     let audio = Registry::default().with::<Files>().with::<Decode>().with::<Resample>().with::<CropStage>();
     audio.with::<FeaturesStage>().with::<Tokenize>().with::<Pretrain>()
 }

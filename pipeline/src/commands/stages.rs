@@ -28,7 +28,11 @@ pub fn stages(args: &StagesArgs, registry: &Registry) -> Exit {
         write_message(&format!("error: no stage is called `{name}`\n  = help: {hint}\n"));
         return Exit::Usage;
     };
-    if args.json { write_json(&to_json(kind)) } else { write_result(&describe(kind)) }
+    if args.json {
+        write_json(&to_json(kind))
+    } else {
+        write_result(&describe(kind))
+    }
     Exit::Done
 }
 

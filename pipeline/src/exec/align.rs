@@ -78,7 +78,8 @@ mod tests {
     fn rows_meet_whatever_the_batches_and_orphans_are_dropped() {
         let mut align = Align::new(2);
         let mut met = Vec::new();
-        let pushes: [(usize, &[u32]); 6] = [(0, &[0, 1, 2]), (1, &[0]), (1, &[1, 3]), (0, &[3, 4]), (0, &[5]), (1, &[5])];
+        let pushes: [(usize, &[u32]); 6] =
+            [(0, &[0, 1, 2]), (1, &[0]), (1, &[1, 3]), (0, &[3, 4]), (0, &[5]), (1, &[5])];
         for (port, crops_in) in pushes {
             for group in align.push(port, batch(crops_in)).expect("crop_ix is there") {
                 assert_eq!(crops(&group[0]).expect("column"), crops(&group[1]).expect("column"));

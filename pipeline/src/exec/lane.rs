@@ -310,4 +310,3 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let place = PANIC_PLACE.take().map(|place| format!(" ({place})")).unwrap_or_default();
     format!("{}{place}", text.unwrap_or("no message"))
 }
-

@@ -168,9 +168,7 @@ impl Course {
         }
         let readers = (0..nodes.len())
             .map(|node| match (&self.stores[node], modes[node]) {
-                (Some(store), Mode::Replay) => {
-                    self.commit(node, index).map(|commit| store.reader(&commit)).transpose()
-                }
+                (Some(store), Mode::Replay) => self.commit(node, index).map(|commit| store.reader(&commit)).transpose(),
                 _ => Ok(None),
             })
             .collect::<Result<Vec<_>, _>>()
@@ -213,7 +211,10 @@ impl Course {
             let Some(appetite) = appetite.as_ref().filter(|a| a.repeats && !a.is_satisfied()) else { continue };
             if appetite.crops.load(Ordering::Relaxed) == 0 && pass > appetite.start.pass {
                 let node = &self.network.nodes[index].id;
-                let message = format!("a whole pass over the corpus brought no crop to `{node}`");
+                let message = format!(
+                    "a whole pass over the corpus brought no crop to `{node}`: see the rejects, the splits, and \
+                     `min_duration` of the crops"
+                );
                 return Err(StageError::Failed(message));
             }
             return Ok(true);
@@ -225,6 +226,12 @@ impl Course {
     /// this one is through.
     pub(crate) fn is_first_bite_pending(&self) -> bool {
         self.corpora.iter().flatten().any(|a| a.repeats && a.crops.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Whether a later pass comes to a shard that an earlier one may still be committing.
+    pub(crate) fn is_uncommitted(&self, epoch: u64) -> bool {
+        let at = self.position(epoch);
+        at.pass > 0 && !self.tasks_at(self.order(at.pass)[at.shard as usize]).1.is_empty()
     }
 
     /// Shard indices in the order of a pass. The first pass is in catalogue order; later ones are permuted, as a
@@ -242,7 +249,12 @@ impl Course {
 
     /// Corpus stages of the graph.
     pub(crate) fn corpus_nodes(&self) -> impl Iterator<Item = usize> {
-        self.network.nodes.iter().enumerate().filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. })).map(|n| n.0)
+        self.network
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. }))
+            .map(|n| n.0)
     }
 }
 
@@ -268,11 +280,11 @@ impl ShardTask {
         track: usize,
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, StageError> {
-        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref()) else {
+        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref())
+        else {
             return Ok(None);
         };
-        let origin =
-            Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
+        let origin = Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
         let mut columns = origin.columns(1);
         columns.push(Arc::new(UInt64Array::from(vec![recording.bytes])));
         let schema = if omar_schemas::edge_name(schema) == Some("track") { schema.clone() } else { bare_track() };

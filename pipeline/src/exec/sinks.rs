@@ -33,7 +33,10 @@ impl Recorder {
         let mut writers = BTreeMap::new();
         for &node in &task.commits {
             let store = self.course.stores[node].as_ref().expect("nodes that commit have a cache");
-            writers.insert(node, store.writer(&self.course.key(node, task.index)).map_err(|error| self.error(node, &error))?);
+            writers.insert(
+                node,
+                store.writer(&self.course.key(node, task.index)).map_err(|error| self.error(node, &error))?,
+            );
         }
         self.open.insert(task.epoch, OpenShard { writers, rejects: Vec::new(), tracks: 0 });
         Ok(())

@@ -61,7 +61,9 @@ impl Control {
 
     /// Tells the other workers about an error of this process.
     pub(crate) fn relay(&mut self) {
-        if !self.sent && let Some(reason) = self.fatal.text() {
+        if !self.sent
+            && let Some(reason) = self.fatal.text()
+        {
             self.sent = true;
             self.input.send(reason);
             self.input.flush();

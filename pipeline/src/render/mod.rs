@@ -113,7 +113,8 @@ fn execute(
     let (course, fatal_flag, jobs) = (course.clone(), fatal.clone(), pool.jobs());
     let lanes = (2 * runtime.threads).div_ceil(workers) + 1;
     let limits = tracks::Limits::new(runtime.memory, workers, lanes);
-    let (window, stop, quarantine) = (runtime.window.max(2 * workers as u64), runtime.stop.clone(), runtime.quarantine.clone());
+    let (window, stop, quarantine) =
+        (runtime.window.max(2 * workers as u64), runtime.stop.clone(), runtime.quarantine.clone());
     let codes = runtime.codes.clone();
     let guards = timely::execute(config, move |worker| {
         let seat = seats.lock().unwrap_or_else(PoisonError::into_inner)[worker.index()].take();
@@ -122,7 +123,8 @@ fn execute(
             let mut control = control::Control::install(worker, fatal_flag.clone());
             let probe = ProbeHandle::new();
             worker.dataflow::<u64, _, _>(|scope| {
-                let shards = source::shards(scope, course.clone(), probe.clone(), window, stop.clone(), fatal_flag.clone());
+                let shards =
+                    source::shards(scope, course.clone(), probe.clone(), window, stop.clone(), fatal_flag.clone());
                 let context = tracks::Context {
                     course: course.clone(),
                     jobs: jobs.clone(),

@@ -119,7 +119,9 @@ impl Relay {
             Item::Message { task, .. } => task.epoch,
             Item::End { epoch, .. } => *epoch,
         };
-        if !self.held.contains_key(&epoch) && let Some(capability) = capability() {
+        if !self.held.contains_key(&epoch)
+            && let Some(capability) = capability()
+        {
             self.held.insert(epoch, capability);
         }
         self.queue.push_back(item);

@@ -1,6 +1,7 @@
 //! From recognised bytes to a demuxer, with what the demuxer needs to be told and what it can't tell.
 
-use symphonia::core::codecs::CodecParameters;
+use std::cmp::Ordering;
+
 use symphonia::core::formats::{FormatOptions, FormatReader, Track};
 use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptions, ReadBytes};
 use symphonia::default::formats::{
@@ -10,26 +11,37 @@ use symphonia::default::formats::{
 use super::DecodeError;
 use super::mp4::{self, Trim};
 use super::mpeg::encoder_tag;
-use super::riff;
 use super::sniff::{Container, Sniffed};
-use super::window::{Window, read_at};
+use super::window::{Budget, Window, read_at};
+use super::{matroska, ogg, riff};
 
 /// A demuxer, and what is known about the length of what it will give.
 pub(super) struct Opened {
     pub(super) reader: Box<dyn FormatReader>,
+    pub(super) budget: Budget,
     hints: Hints,
 }
 
 /// What the container says beyond what its demuxer reports.
 enum Hints {
     /// The demuxer's own count of samples is to be believed.
-    Demuxer,
+    Demuxer(Stated),
     /// The demuxer's count is a guess or a placeholder.
     Unknown,
     /// Samples per channel in all frames of an MPEG stream, with the cut that its encoder asks for.
     Mpeg { frames: Option<u64>, trim: Trim },
     /// The boxes of an MP4 file.
     Mp4(mp4::Layout),
+}
+
+/// Where a file states the exact number of samples, beyond which there is only filling.
+enum Stated {
+    Nowhere,
+    Len(u64),
+    /// In the number that the demuxer reports for the track.
+    ByTrack,
+    /// There, too, if the demuxer also reports padding.
+    ByPadding,
 }
 
 /// Which decoded samples are audio, and how many there ought to be.
@@ -57,9 +69,16 @@ impl Opened {
                 let all = demuxer_len(track, &*self.reader, sample_rate).map(|len| len.saturating_sub(trim.lead));
                 Extent { lead: trim.lead, keep: trim.keep, promised: trim.keep.or(all) }
             }
-            Hints::Demuxer => {
-                let keep = track.padding.and(track.num_frames).filter(|_| track.delay.is_some());
-                Extent { lead: 0, keep, promised: demuxer_len(track, &*self.reader, sample_rate) }
+            Hints::Demuxer(stated) => {
+                let len = demuxer_len(track, &*self.reader, sample_rate);
+                let stated = match stated {
+                    Stated::Len(stated) => Some(*stated),
+                    Stated::ByTrack => track.num_frames.filter(|len| *len > 0),
+                    Stated::ByPadding => track.padding.and(track.num_frames),
+                    Stated::Nowhere => None,
+                };
+                let stated = stated.filter(|stated| len.is_none_or(|len| *stated <= len));
+                Extent { lead: 0, keep: stated, promised: stated.or(len) }
             }
         }
     }
@@ -81,35 +100,49 @@ fn demuxer_len(track: &Track, reader: &dyn FormatReader, sample_rate: u32) -> Op
 pub(super) fn open(mut source: Box<dyn MediaSource>, found: &Sniffed) -> Result<Opened, DecodeError> {
     let &Sniffed { container, start, end } = found;
     let mut prefix = Vec::new();
+    // Chunks that run a little past the end of the file are an error to most demuxers. A read that comes back short is
+    // not, so the window is made to reach as far as they claim; how much audio is there is checked at the end.
     let mut range = start..end;
-    let mut hints = Hints::Demuxer;
+    let mut hints = Hints::Demuxer(Stated::Nowhere);
     match container {
         Container::Wav => {
             if let Some(samples) = riff::wave_samples(&mut *source, start, end)? {
                 // Sizes in the outer header are often wrong or, in RF64, elsewhere: "unknown" is always right.
                 prefix = b"RIFF\xff\xff\xff\xffWAVE".to_vec();
                 range = start + 12..samples.end;
-                if samples.open_ended {
-                    hints = Hints::Unknown;
-                }
+                let stated = samples.stated_len.map_or(Stated::Nowhere, Stated::Len);
+                hints = if samples.open_ended { Hints::Unknown } else { Hints::Demuxer(stated) };
             }
         }
         Container::Aiff => {
-            riff::aiff_samples(&mut *source, start, end)?;
+            let samples = riff::aiff_samples(&mut *source, start, end)?;
+            range.end = samples.map_or(end, |samples| samples.claimed_end.max(end));
         }
         Container::Flac => {
             if let Some((stream_info, frames)) = flac_frames(&mut *source, start)? {
+                match frames.cmp(&end) {
+                    Ordering::Less => {}
+                    Ordering::Equal => return Err(DecodeError::Empty("no frames follow the header".into())),
+                    Ordering::Greater => return Err(DecodeError::Truncated("it ends inside its headers".into())),
+                }
                 prefix = stream_info;
                 range = frames..end;
+                hints = Hints::Demuxer(Stated::ByTrack);
             }
         }
-        Container::Ogg => check_last_page(&mut *source, start, end)?,
-        Container::Mp4 => hints = Hints::Mp4(mp4::layout(&mut *source, start, end)?),
+        Container::Ogg => ogg::check(&mut *source, start, end)?,
+        Container::Matroska => range.end = matroska::claimed_end(&mut *source, start, end)?.max(end),
+        Container::Mp4 => {
+            let layout = mp4::layout(&mut *source, start, end)?;
+            range.end = layout.end;
+            hints = Hints::Mp4(layout);
+        }
         Container::Mpeg => hints = mpeg_hints(&mut *source, start, end)?,
         Container::Adts => hints = Hints::Unknown,
-        Container::Caf | Container::Matroska => {}
+        Container::Caf => hints = Hints::Demuxer(Stated::ByPadding),
     }
     let window = Window::new(source, prefix, range.start, range.end)?;
+    let budget = window.budget();
     let mut stream = MediaSourceStream::new(Box::new(window), MediaSourceStreamOptions::default());
     let options = FormatOptions::default();
     let reader: Result<Box<dyn FormatReader>, _> = match container {
@@ -127,19 +160,7 @@ pub(super) fn open(mut source: Box<dyn MediaSource>, found: &Sniffed) -> Result<
             IsoMp4Reader::try_new(stream, options).map(|r| Box::new(r) as _)
         }
     };
-    Ok(Opened { reader: reader.map_err(DecodeError::while_opening)?, hints })
-}
-
-/// The first audio track that names a codec.
-pub(super) fn audio_track(reader: &dyn FormatReader) -> Result<&Track, DecodeError> {
-    let is_audio = |track: &&Track| matches!(track.codec_params, Some(CodecParameters::Audio(_)));
-    match reader.tracks() {
-        [] => Err(DecodeError::Unsupported("no stream in a format that is known".into())),
-        tracks => tracks
-            .iter()
-            .find(is_audio)
-            .ok_or_else(|| DecodeError::Unsupported("no audio stream in a format that is known".into())),
-    }
+    Ok(Opened { reader: reader.map_err(DecodeError::while_opening)?, budget, hints })
 }
 
 /// A FLAC header reduced to its STREAMINFO block, and where the frames begin. Pictures, cue sheets and other metadata
@@ -166,24 +187,6 @@ fn flac_frames(source: &mut dyn MediaSource, start: u64) -> Result<Option<(Vec<u
     Ok(is_last.then_some((header, at)))
 }
 
-/// Refuses an Ogg file that ends in the middle of a page: its header promises no length that could be checked instead.
-/// Source: RFC 3533 section 6.
-fn check_last_page(source: &mut dyn MediaSource, start: u64, end: u64) -> Result<(), DecodeError> {
-    const LONGEST_PAGE: u64 = 27 + 255 + 255 * 255;
-    let at = end.saturating_sub(2 * LONGEST_PAGE).max(start);
-    let tail = read_at(source, at, (end - at) as usize)?;
-    let Some(last) = tail.windows(4).rposition(|bytes| bytes == b"OggS") else { return Ok(()) };
-    let page = &tail[last..];
-    let complete = page.get(26).is_some_and(|&segments| {
-        let lacing = page.get(27..27 + usize::from(segments));
-        lacing.is_some_and(|sizes| {
-            let body: usize = sizes.iter().map(|&size| usize::from(size)).sum();
-            27 + sizes.len() + body <= page.len()
-        })
-    });
-    if complete { Ok(()) } else { Err(DecodeError::Truncated("its last Ogg page is incomplete".into())) }
-}
-
 /// Reads the encoder's tag in the first frame of an MPEG stream.
 fn mpeg_hints(source: &mut dyn MediaSource, start: u64, end: u64) -> Result<Hints, DecodeError> {
     const LONGEST_FRAME: usize = 2881;
@@ -192,14 +195,16 @@ fn mpeg_hints(source: &mut dyn MediaSource, start: u64, end: u64) -> Result<Hint
         return Ok(Hints::Unknown);
     };
     let present = end - start;
-    if let Some(bytes) = tag.bytes.map(u64::from) {
-        if present + (bytes / 100).max(8 * LONGEST_FRAME as u64) < bytes {
-            return Err(DecodeError::Truncated(format!("its tag announces {bytes} bytes and {present} are there")));
-        }
+    let announced = tag.bytes.map_or(0, u64::from);
+    if present + (announced / 100).max(8 * LONGEST_FRAME as u64) < announced {
+        return Err(DecodeError::Truncated(format!("its tag announces {announced} bytes and {present} are there")));
     }
     // A tag that covers less than the file is left over from before something was appended.
     let covers_all = tag.bytes.is_none_or(|bytes| present <= u64::from(bytes) + 2 * LONGEST_FRAME as u64);
-    let frames = tag.frames.filter(|_| covers_all).map(|frames| u64::from(frames) * u64::from(header.samples));
+    // No frame is shorter than 24 bytes (8 kbit/s at 24 kHz): a count beyond that is made up.
+    let plausible = |frames: &u32| *frames > 0 && u64::from(*frames) * 24 <= present;
+    let frames = tag.frames.filter(|_| covers_all).filter(plausible);
+    let frames = frames.map(|frames| u64::from(frames) * u64::from(header.samples));
     let (lead, padding) = tag.trim.unwrap_or_default();
     let kept = |frames: u64| frames.checked_sub(u64::from(lead) + u64::from(padding));
     let keep = tag.trim.and(frames).and_then(kept);

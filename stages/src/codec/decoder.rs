@@ -1,69 +1,23 @@
 //! The decoding loop: packets in, blocks of mono samples out, and a verdict on what the packets were worth.
 
 use std::fs::File;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
-use symphonia::core::audio::GenericAudioBufferRef;
-use symphonia::core::codecs::CodecParameters;
-use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::audio::Channels;
+use symphonia::core::codecs::audio::AudioDecoder;
 use symphonia::core::errors::Error as SymphoniaError;
-use symphonia::core::formats::{FormatReader, Track};
+use symphonia::core::formats::FormatReader;
 use symphonia::core::io::MediaSource;
 use symphonia::core::packet::Packet;
+use symphonia::core::units::Duration;
 
-use super::DecodeError;
-use super::container::{self, Extent, audio_track};
+use super::container::{self, Extent};
 use super::error::is_end;
+use super::mpeg::mpeg_header;
+use super::setup::{audio_track, make_decoder, mix_down};
 use super::sniff::{Container, sniff};
-
-/// How the channels of a file become one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Downmix {
-    /// The mean of all channels.
-    #[default]
-    Mean,
-    /// The first channel.
-    Left,
-    /// The second channel; the only one where there is only one.
-    Right,
-}
-
-/// What a file may ask for before it is refused.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// Longest recording, in seconds.
-    pub max_duration_s: f64,
-    /// Largest file, in bytes.
-    pub max_file_len: u64,
-    /// Most channels.
-    pub max_channels: usize,
-    /// Sample rates that make sense, in Hz.
-    pub sample_rates: RangeInclusive<u32>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { max_duration_s: 6.0 * 3600.0, max_file_len: 8 << 30, max_channels: 16, sample_rates: 4_000..=384_000 }
-    }
-}
-
-/// How to decode.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DecodeOptions {
-    /// What a file may ask for.
-    pub limits: Limits,
-    /// How its channels become one.
-    pub downmix: Downmix,
-    /// Samples in a block; the last one may be shorter. 65,536 are 1.5 s at 44.1 kHz.
-    pub block_len: usize,
-}
-
-impl Default for DecodeOptions {
-    fn default() -> Self {
-        Self { limits: Limits::default(), downmix: Downmix::Mean, block_len: 1 << 16 }
-    }
-}
+use super::window::Budget;
+use super::{DecodeError, DecodeOptions};
 
 /// What the headers say about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +53,20 @@ const MISSING_FORGIVEN_S: f64 = 0.25;
 const MOST_IDLE_PACKETS: u32 = 20_000;
 /// Failures of the demuxer in a row before the file counts as damaged.
 const MOST_DEMUX_FAILURES: u32 = 64;
+/// Packets that are read for a sample rate and a number of channels that the header leaves open.
+const PACKETS_THAT_MAY_TELL: usize = 16;
 /// Longest gap between two packets that is bridged with silence, in seconds.
 const LONGEST_GAP_S: f64 = 10.0;
+/// Shortest gap in an Ogg stream that counts, in samples: some encoders' page positions are off by a window or so.
+const SHORTEST_OGG_GAP: u64 = 8192;
+/// Most samples that the position of the last page of an Ogg stream may cut: more than any encoder pads with.
+const MOST_TRIMMED: u64 = 1 << 14;
+/// Isolated damage that is always forgiven, in samples: one packet of most codecs.
+const ONE_PACKET: f64 = 8192.0;
+/// Largest sample that can be audio: 120 dB over full scale.
+const LOUDEST: f32 = 1e6;
+/// Largest sample that a lossy codec gives for an undamaged packet: 30 dB over full scale.
+const LOUDEST_LOSSY: f32 = 32.0;
 
 /// Decodes one file to mono, block by block.
 ///
@@ -111,6 +77,8 @@ pub struct Decoder {
     info: AudioInfo,
     options: DecodeOptions,
     reader: Box<dyn FormatReader>,
+    /// Bytes that the demuxer may read until the next packet.
+    budget: Budget,
     decoder: Box<dyn AudioDecoder>,
     track_id: u32,
     extent: Extent,
@@ -119,8 +87,14 @@ pub struct Decoder {
     decoded: u64,
     /// Samples kept so far.
     kept: u64,
-    /// Time stamp at which the next packet should start, where the container counts samples.
-    next_pts: Option<i64>,
+    /// Time stamp of the first decoded sample, where the container counts samples.
+    origin_pts: Option<i64>,
+    /// Samples cut by the position of a page.
+    trimmed: u64,
+    /// Packets that could be decoded.
+    good_packets: u64,
+    /// What frames of an MPEG stream have in common; others are junk.
+    mpeg_kind: Option<u16>,
     /// Samples in the last good packet: the size of a broken one that doesn't say.
     packet_len: u64,
     idle_packets: u32,
@@ -144,11 +118,11 @@ impl Decoder {
     /// Any [`DecodeError`] that the headers already justify.
     pub fn open(path: &Path, options: &DecodeOptions) -> Result<Self, DecodeError> {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        if !path.metadata()?.is_file() {
+            // Opening a pipe would wait for its writer.
             return Err(DecodeError::Unsupported("not a regular file".into()));
         }
-        Self::new(Box::new(file), extension, options)
+        Self::new(Box::new(File::open(path)?), extension, options)
     }
 
     /// Opens `source`; `extension` is that of its name, without the dot, and is held against the content.
@@ -171,7 +145,7 @@ impl Decoder {
         let decoder = make_decoder(&track, found.container)?;
         let params = decoder.codec_params();
         let sample_rate = params.sample_rate.unwrap_or(0);
-        let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+        let channels = params.channels.as_ref().map_or(0, Channels::count);
         let extent = opened.extent(&track, sample_rate);
         let info = AudioInfo {
             sample_rate,
@@ -180,18 +154,21 @@ impl Decoder {
             codec: decoder.codec_info().short_name,
             declared_len: extent.promised,
         };
-        check_limits(&info, &options.limits)?;
-        Ok(Self {
+        let mut this = Self {
             info,
             options: options.clone(),
             reader: opened.reader,
+            budget: opened.budget,
             decoder,
             track_id: track.id,
             extent,
             faults: Faults::default(),
             decoded: 0,
             kept: 0,
-            next_pts: None,
+            origin_pts: None,
+            trimmed: 0,
+            good_packets: 0,
+            mpeg_kind: None,
             packet_len: 0,
             idle_packets: 0,
             demux_failures: 0,
@@ -199,7 +176,16 @@ impl Decoder {
             mono: Vec::new(),
             pending: Vec::new(),
             finished: false,
-        })
+        };
+        // A few containers leave rate or channels to the first packet.
+        for _ in 0..PACKETS_THAT_MAY_TELL {
+            if this.info.channels > 0 && this.info.sample_rate > 0 || this.finished {
+                break;
+            }
+            this.step()?;
+        }
+        options.limits.check(&this.info)?;
+        Ok(this)
     }
 
     /// What the headers say.
@@ -262,65 +248,110 @@ impl Decoder {
         self.bridge_gap(&packet)?;
         match self.decoder.decode(&packet) {
             Ok(buffer) => {
-                let channels = buffer.num_planes();
+                let (rate, channels) = (buffer.spec().rate(), buffer.num_planes());
                 mix_down(&buffer, self.options.downmix, &mut self.planes, &mut self.mono);
-                self.packet_len = self.mono.len() as u64;
-                if channels != self.info.channels && !self.mono.is_empty() {
-                    let was = self.info.channels;
-                    return Err(DecodeError::Unsupported(format!("it changes from {was} to {channels} channels")));
-                }
-                self.drop_before_zero(&packet);
-                self.keep_mono()
+                self.take_packet(&packet, rate, channels)
             }
-            Err(SymphoniaError::Unsupported(what)) => Err(DecodeError::Unsupported(what.into())),
-            Err(SymphoniaError::LimitError(what)) => Err(DecodeError::Corrupt(what.into())),
+            // Damage can look like a feature; a feature that isn't supported shows in the first packets.
+            Err(SymphoniaError::Unsupported(what)) if self.good_packets == 0 => {
+                Err(DecodeError::Unsupported(what.into()))
+            }
             Err(error) => {
-                let len = if packet.block_dur().is_zero() { self.packet_len } else { self.packet_samples(&packet) };
+                let junk = self.info.container == Container::Mpeg
+                    && self.mpeg_kind.is_some_and(|kind| mpeg_header(&packet.data).is_none_or(|h| h.kind != kind));
+                let len = match packet.block_dur().is_zero() {
+                    _ if junk => 0, // bytes between the frames that look like one
+                    true => self.packet_len,
+                    false => self.packet_samples(&packet),
+                };
                 self.conceal(len, &error.to_string())
             }
         }
     }
 
+    /// Takes the samples of a good packet, which are in `mono`.
+    fn take_packet(&mut self, packet: &Packet, rate: u32, channels: usize) -> Result<(), DecodeError> {
+        if self.mono.is_empty() {
+            return Ok(());
+        }
+        let AudioInfo { sample_rate, channels: known, .. } = &mut self.info;
+        if *sample_rate == 0 || *known == 0 {
+            (*sample_rate, *known) = (rate, channels);
+            self.options.limits.check(&self.info)?;
+        } else if (*sample_rate, *known) != (rate, channels) {
+            let (was, were) = (*sample_rate, *known);
+            let change = format!("it changes from {was} Hz and {were} channels to {rate} Hz and {channels}");
+            return Err(DecodeError::Unsupported(change));
+        }
+        self.budget.renew();
+        if is_lossy(self.info.codec) && self.mono.iter().any(|sample| sample.abs() > LOUDEST_LOSSY) {
+            return self.conceal(self.mono.len() as u64, "a packet decodes to noise");
+        }
+        self.good_packets += 1;
+        self.packet_len = self.mono.len() as u64;
+        if self.info.container == Container::Mpeg && self.mpeg_kind.is_none() {
+            self.mpeg_kind = mpeg_header(&packet.data).map(|header| header.kind);
+        }
+        self.trimmed += packet.trim_end.get();
+        if self.trimmed > MOST_TRIMMED && self.info.container == Container::Ogg {
+            return Err(DecodeError::Corrupt("its page positions are wrong".into()));
+        }
+        self.drop_before_zero(packet);
+        self.keep_mono()
+    }
+
     /// Samples that `packet` says it holds.
     fn packet_samples(&self, packet: &Packet) -> u64 {
-        let track = self.reader.tracks().iter().find(|track| track.id == self.track_id);
-        let seconds = track.and_then(|track| track.time_base).and_then(|base| base.calc_duration(packet.block_dur()));
-        let samples = seconds.map_or(0.0, |s| s.as_secs_f64() * f64::from(self.info.sample_rate));
+        let samples = self.seconds_of(packet.block_dur()).unwrap_or(0.0) * f64::from(self.info.sample_rate);
         (samples.round() as u64).min(self.packet_len.max(1 << 16))
     }
 
     /// Puts silence where packets are missing, in containers whose time stamps count samples.
     fn bridge_gap(&mut self, packet: &Packet) -> Result<(), DecodeError> {
-        if !matches!(self.info.container, Container::Flac | Container::Ogg) {
-            return Ok(());
-        }
+        let shortest = match self.info.container {
+            Container::Flac => 1,
+            Container::Ogg => SHORTEST_OGG_GAP,
+            _ => return Ok(()),
+        };
         let start = packet.pts.get();
-        let gap = self.next_pts.map_or(0, |expected| start.saturating_sub(expected));
-        self.next_pts = Some(start.saturating_add_unsigned(packet.block_dur().get()));
-        if gap <= 0 {
+        // An Ogg stream may begin late; what its first page says about an early beginning isn't reliable.
+        let origin = *self.origin_pts.get_or_insert(start.max(0).saturating_sub_unsigned(self.decoded));
+        let gap = start.saturating_sub(origin).saturating_sub_unsigned(self.decoded).max(0).unsigned_abs();
+        if gap < shortest {
             return Ok(());
         }
         if gap as f64 > LONGEST_GAP_S * f64::from(self.info.sample_rate) {
             return Err(DecodeError::Corrupt(format!("{gap} samples are missing at sample {}", self.kept)));
         }
-        self.conceal(gap.unsigned_abs(), "packets are missing")
+        self.conceal(gap, "packets are missing")
     }
 
-    /// Cuts what lies before time zero: Ogg and CAF state the delay of their encoders that way.
+    /// Cuts what lies before time zero: CAF and Matroska state the delay of their encoders that way.
     fn drop_before_zero(&mut self, packet: &Packet) {
-        if matches!(self.info.container, Container::Ogg | Container::Caf) {
-            let negative = packet.pts.get().min(0).unsigned_abs().saturating_sub(packet.trim_start.get());
-            let count = negative.min(self.mono.len() as u64) as usize;
-            self.mono.drain(..count);
-        }
+        let early = match self.info.container {
+            Container::Caf => packet.pts.get().min(0).unsigned_abs(),
+            Container::Matroska if packet.pts.is_negative() => {
+                let early = Duration::new(packet.pts.get().unsigned_abs());
+                self.seconds_of(early).map_or(0, |s| (s * f64::from(self.info.sample_rate)).round() as u64)
+            }
+            _ => 0,
+        };
+        self.mono.drain(..early.min(self.mono.len() as u64) as usize);
+    }
+
+    /// A duration in the time base of the track, in seconds.
+    fn seconds_of(&self, duration: Duration) -> Option<f64> {
+        let track = self.reader.tracks().iter().find(|track| track.id == self.track_id)?;
+        Some(track.time_base?.calc_duration(duration)?.as_secs_f64())
     }
 
     /// Adds `len` samples of silence in place of damage.
     fn conceal(&mut self, len: u64, what: &str) -> Result<(), DecodeError> {
         self.faults.count += 1;
         self.faults.samples += len;
+        // More may be lost while little has been heard; the last word is in `finish`.
         let allowed = MOST_LOST * self.decoded as f64 + f64::from(self.info.sample_rate);
-        if self.faults.samples as f64 > allowed || self.faults.count > 64 + self.decoded / 4096 {
+        if self.faults.samples as f64 > allowed || self.faults.count > 64 + self.good_packets / 20 {
             return Err(self.too_damaged(what));
         }
         self.mono.clear();
@@ -341,8 +372,8 @@ impl Decoder {
             return Ok(());
         }
         self.idle_packets = 0;
-        if let Some(at) = self.mono.iter().position(|sample| !sample.is_finite()) {
-            return Err(DecodeError::Numeric(self.decoded + at as u64));
+        if let Some(at) = self.mono.iter().position(|sample| sample.is_nan() || sample.abs() > LOUDEST) {
+            return Err(DecodeError::Numeric { at: self.decoded + at as u64, value: self.mono[at] });
         }
         let Extent { lead, keep, .. } = self.extent;
         let from = lead.saturating_sub(self.decoded).min(len);
@@ -351,9 +382,7 @@ impl Decoder {
         self.decoded += len;
         self.kept += to - from;
         let seconds = self.kept as f64 / f64::from(self.info.sample_rate);
-        if seconds > self.options.limits.max_duration_s {
-            return Err(too_long(seconds, &self.options.limits));
-        }
+        self.options.limits.check_duration(seconds)?;
         if keep.is_some_and(|keep| self.kept >= keep) { self.finish() } else { Ok(()) }
     }
 
@@ -362,7 +391,7 @@ impl Decoder {
         let track = audio_track(&*self.reader)?.clone();
         let decoder = make_decoder(&track, self.info.container)?;
         let params = decoder.codec_params();
-        let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+        let channels = params.channels.as_ref().map_or(0, Channels::count);
         if params.sample_rate != Some(self.info.sample_rate) || channels != self.info.channels {
             return Err(DecodeError::Unsupported("the streams chained in it differ in rate or channels".into()));
         }
@@ -373,93 +402,35 @@ impl Decoder {
         self.extent.promised = self.extent.promised.zip(track.num_frames).map(|(all, this)| all + this);
         self.decoder = decoder;
         self.track_id = track.id;
-        self.next_pts = None;
+        self.origin_pts = None;
+        self.trimmed = 0;
         Ok(())
     }
 
     /// Judges the file after its last packet.
     fn finish(&mut self) -> Result<(), DecodeError> {
         self.finished = true;
-        let lost = self.faults.samples as f64;
-        if self.faults.count > 1 && lost > MOST_LOST * self.decoded as f64 {
+        let Faults { count, samples } = self.faults;
+        let too_much = (MOST_LOST * self.decoded as f64).max(if count > 1 { 0.0 } else { ONE_PACKET });
+        if samples as f64 > too_much || count > 2 + self.good_packets / 20 {
             return Err(self.too_damaged("end of the file"));
         }
-        if self.kept == 0 {
-            let what = if self.faults.count > 0 { "no packet could be decoded" } else { "no samples in the file" };
-            return Err(DecodeError::Empty(what.into()));
-        }
+        let rate = f64::from(self.info.sample_rate);
         if let Some(promised) = self.extent.promised {
             let missing = promised.saturating_sub(self.kept) as f64;
-            let rate = f64::from(self.info.sample_rate);
-            if missing > (MISSING_FORGIVEN_S * rate).max(MOST_MISSING * promised as f64) {
+            let forgiven = (MISSING_FORGIVEN_S * rate).max(MOST_MISSING * promised as f64);
+            if missing > forgiven || self.kept == 0 {
                 let (have, want) = (self.kept as f64 / rate, promised as f64 / rate);
                 return Err(DecodeError::Truncated(format!("{have:.2} s of the {want:.2} s that its header promises")));
             }
+        }
+        if self.kept == 0 {
+            return Err(DecodeError::Empty("no samples in the file".into()));
         }
         Ok(())
     }
 }
 
-fn make_decoder(track: &Track, container: Container) -> Result<Box<dyn AudioDecoder>, DecodeError> {
-    let Some(CodecParameters::Audio(params)) = &track.codec_params else {
-        return Err(DecodeError::Unsupported("no audio stream in a format that is known".into()));
-    };
-    // The MPEG demuxer cuts at a length that it may only have estimated; that cut is made here instead.
-    let gapless = container != Container::Mpeg;
-    let options = AudioDecoderOptions::default().gapless(gapless);
-    let made = symphonia::default::get_codecs().make_audio_decoder(params, &options);
-    made.map_err(|error| match DecodeError::while_opening(error) {
-        DecodeError::Unsupported(what) => {
-            DecodeError::Unsupported(format!("the codec in this {container} file ({what})"))
-        }
-        other => other,
-    })
-}
-
-fn check_limits(info: &AudioInfo, limits: &Limits) -> Result<(), DecodeError> {
-    let AudioInfo { sample_rate, channels, .. } = *info;
-    if !limits.sample_rates.contains(&sample_rate) {
-        let (low, high) = (limits.sample_rates.start(), limits.sample_rates.end());
-        return Err(DecodeError::TooLarge(format!("{sample_rate} Hz, expected {low} to {high} Hz")));
-    }
-    if channels == 0 {
-        return Err(DecodeError::Unsupported("the channel layout is unknown".into()));
-    }
-    if channels > limits.max_channels {
-        let max = limits.max_channels;
-        return Err(DecodeError::TooLarge(format!("{channels} channels, the limit is {max}")));
-    }
-    match info.declared_len.map(|len| len as f64 / f64::from(sample_rate)) {
-        Some(seconds) if seconds > limits.max_duration_s => Err(too_long(seconds, limits)),
-        _ => Ok(()),
-    }
-}
-
-fn too_long(seconds: f64, limits: &Limits) -> DecodeError {
-    let max = limits.max_duration_s;
-    DecodeError::TooLong(format!("{seconds:.0} s, the limit is {max:.0} s"))
-}
-
-/// Replaces `mono` with the downmix of `buffer`; `planes` is scratch.
-fn mix_down(buffer: &GenericAudioBufferRef<'_>, downmix: Downmix, planes: &mut Vec<Vec<f32>>, mono: &mut Vec<f32>) {
-    buffer.copy_to_vecs_planar(planes);
-    mono.clear();
-    let chosen = match downmix {
-        Downmix::Mean if planes.len() > 1 => None,
-        Downmix::Right if planes.len() > 1 => planes.get(1),
-        _ => planes.first(),
-    };
-    if let Some(plane) = chosen {
-        mono.extend_from_slice(plane);
-        return;
-    }
-    let Some((first, rest)) = planes.split_first() else { return };
-    mono.extend_from_slice(first);
-    for plane in rest {
-        for (sum, sample) in mono.iter_mut().zip(plane) {
-            *sum += sample;
-        }
-    }
-    let scale = 1.0 / planes.len() as f32;
-    mono.iter_mut().for_each(|sample| *sample *= scale);
+fn is_lossy(codec: &str) -> bool {
+    matches!(codec, "aac" | "vorbis" | "mp1" | "mp2" | "mp3")
 }

@@ -25,7 +25,7 @@ pub enum ErrorClass {
     TooLarge,
     /// No audio in it.
     Empty,
-    /// A sample that isn't a finite number.
+    /// A sample that isn't a finite number, or absurdly large.
     Numeric,
 }
 
@@ -80,9 +80,14 @@ pub enum DecodeError {
     /// No audio in it.
     #[error("no audio: {0}")]
     Empty(String),
-    /// A sample that isn't a finite number.
-    #[error("sample {0} is not a finite number")]
-    Numeric(u64),
+    /// A sample that isn't a finite number, or absurdly large.
+    #[error("sample {at} is {value:e}: not audio")]
+    Numeric {
+        /// Index of the sample.
+        at: u64,
+        /// What it is.
+        value: f32,
+    },
 }
 
 impl DecodeError {
@@ -97,7 +102,7 @@ impl DecodeError {
             Self::TooLong(_) => ErrorClass::TooLong,
             Self::TooLarge(_) => ErrorClass::TooLarge,
             Self::Empty(_) => ErrorClass::Empty,
-            Self::Numeric(_) => ErrorClass::Numeric,
+            Self::Numeric { .. } => ErrorClass::Numeric,
         }
     }
 
@@ -119,6 +124,8 @@ impl From<io::Error> for DecodeError {
 impl From<SymphoniaError> for DecodeError {
     fn from(error: SymphoniaError) -> Self {
         match error {
+            // Symphonia's readers report what they run into in the bytes as I/O errors of their own making.
+            SymphoniaError::IoError(e) if e.raw_os_error().is_none() => Self::Corrupt(e.to_string()),
             SymphoniaError::IoError(e) => Self::Io(e),
             SymphoniaError::Unsupported(what) => Self::Unsupported(what.into()),
             SymphoniaError::DecodeError(what) | SymphoniaError::LimitError(what) => Self::Corrupt(what.into()),

@@ -18,14 +18,18 @@ pub(super) struct Layout {
     tracks: Vec<TrackBox>,
     /// Priming, padding and length in samples, from `iTunSMPB`.
     gapless: Option<[u64; 3]>,
+    /// One past the last byte that a box claims: beyond the end of the file by no more than what is forgiven.
+    pub(super) end: u64,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TrackBox {
     id: u32,
     timescale: u32,
-    /// Sum of the sample durations, in `timescale`; 0 in a fragmented file.
+    /// Sum of the packets' durations, in `timescale`; 0 in a fragmented file.
     media_len: u64,
+    /// Whether the last packet is marked as shorter than the others, so that `media_len` is exact.
+    short_end: bool,
     /// (duration in the movie's time scale, start in the media's time scale or -1 for silence).
     edits: Vec<(u64, i64)>,
 }
@@ -62,6 +66,9 @@ pub(super) fn layout(source: &mut dyn MediaSource, start: u64, end: u64) -> Resu
             return Err(DecodeError::Truncated(format!("{share:.0} % of the media data is missing")));
         }
         if &kind == b"moov" {
+            if missing > 0 {
+                return Err(DecodeError::Truncated("the index (`moov`) is incomplete".into()));
+            }
             if size > MOST_INDEX_BYTES {
                 return Err(DecodeError::TooLarge(format!("an index of {size} bytes")));
             }
@@ -73,7 +80,7 @@ pub(super) fn layout(source: &mut dyn MediaSource, start: u64, end: u64) -> Resu
         at = at.saturating_add(size);
     }
     let index = index.ok_or_else(|| DecodeError::Truncated("the index (`moov`) is missing".into()))?;
-    Ok(read_index(&index))
+    Ok(Layout { end: at.max(end), ..read_index(&index) })
 }
 
 impl Layout {
@@ -92,7 +99,9 @@ impl Layout {
                 return Trim { lead: priming, keep: Some(len) };
             }
         }
-        let Some(lead) = edit_lead else { return Trim::default() };
+        let Some(lead) = edit_lead.filter(|lead| total == 0 || *lead < total) else {
+            return Trim { lead: 0, keep: track.short_end.then_some(total) };
+        };
         let rest = total.saturating_sub(lead);
         let keep = match played.as_slice() {
             [(units, _)] if *units > 0 && self.movie_timescale > 0 => {
@@ -146,21 +155,23 @@ fn read_index(index: &[u8]) -> Layout {
     let tracks = boxes(index).filter(|(kind, _)| kind == b"trak").map(|(_, body)| read_track(body)).collect();
     let items = descend(index, &[b"udta", b"meta"]).and_then(|meta| descend(meta.get(4..)?, &[b"ilst"]));
     let gapless = items.and_then(|items| boxes(items).find_map(|(kind, body)| gapless_tag(kind, body)));
-    Layout { movie_timescale, tracks, gapless }
+    Layout { movie_timescale, tracks, gapless, end: 0 }
 }
 
 fn read_track(track: &[u8]) -> TrackBox {
     let id = descend(track, &[b"tkhd"]).and_then(|tkhd| be_u32(tkhd, if tkhd.first() == Some(&1) { 20 } else { 12 }));
     let timescale = descend(track, &[b"mdia", b"mdhd"]).and_then(timescale);
     let durations = descend(track, &[b"mdia", b"minf", b"stbl", b"stts"]).and_then(|stts| stts.get(8..));
-    let mut media_len = 0u64;
+    let (mut media_len, mut usual, mut short_end) = (0u64, 0, false);
     for run in durations.unwrap_or_default().as_chunks::<8>().0 {
         let [c0, c1, c2, c3, d0, d1, d2, d3] = *run;
         let (count, each) = (u32::from_be_bytes([c0, c1, c2, c3]), u32::from_be_bytes([d0, d1, d2, d3]));
         media_len = media_len.saturating_add(u64::from(count) * u64::from(each));
+        short_end = count == 1 && each < usual;
+        usual = each;
     }
     let edits = descend(track, &[b"edts", b"elst"]).map(edit_list).unwrap_or_default();
-    TrackBox { id: id.unwrap_or(0), timescale: timescale.unwrap_or(0), media_len, edits }
+    TrackBox { id: id.unwrap_or(0), timescale: timescale.unwrap_or(0), media_len, short_end, edits }
 }
 
 /// The time scale of an `mvhd` or `mdhd` box.
@@ -204,8 +215,8 @@ mod tests {
     use super::*;
 
     fn with(media_len: u64, edits: Vec<(u64, i64)>, gapless: Option<[u64; 3]>) -> Layout {
-        let track = TrackBox { id: 1, timescale: 44_100, media_len, edits };
-        Layout { movie_timescale: 1000, tracks: vec![track], gapless }
+        let track = TrackBox { id: 1, timescale: 44_100, media_len, short_end: false, edits };
+        Layout { movie_timescale: 1000, tracks: vec![track], gapless, end: 0 }
     }
 
     #[test]
@@ -220,6 +231,11 @@ mod tests {
     fn a_shorter_edit_cuts_the_end_to_the_precision_it_has() {
         let layout = with(44_100 * 10, vec![(500, -1), (5_000, 2112)], None);
         assert_eq!(layout.trim(1, 44_100), Trim { lead: 2112, keep: Some(44_100 * 5) });
+    }
+
+    #[test]
+    fn an_edit_that_starts_behind_the_media_is_ignored() {
+        assert_eq!(with(44_100, vec![(1000, i64::from(i32::MAX))], None).trim(1, 44_100), Trim::default());
     }
 
     #[test]

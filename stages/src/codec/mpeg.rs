@@ -17,7 +17,7 @@ pub(super) struct FrameHeader {
     /// Bytes of side information after the header (Layer III only, else 0).
     side_info: usize,
     /// Version, layer or profile, and sample rate: constant along a stream.
-    kind: u16,
+    pub(super) kind: u16,
 }
 
 /// Bit rates in kbit/s by (table, index); tables: V1 L1, V1 L2, V1 L3, V2 L1, V2 L2 and L3.
@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn a_header_gives_length_and_samples() {
-        let header = mpeg_header(&HEADER).unwrap();
+        let header = mpeg_header(&HEADER).expect("it is valid");
         assert_eq!((header.len, header.samples, header.side_info), (417, 1152, 32));
-        let low = mpeg_header(&[0xff, 0xf3, 0x40, 0xc4]).unwrap(); // MPEG 2, 32 kbit/s, 22.05 kHz, mono
+        let low = mpeg_header(&[0xff, 0xf3, 0x40, 0xc4]).expect("it is valid"); // MPEG 2, 32 kbit/s, 22.05 kHz, mono
         assert_eq!((low.len, low.samples, low.side_info), (104, 576, 9));
         assert_eq!(mpeg_header(&[0xff, 0xfb, 0xf0, 0x64]), None, "bit rate index 15");
         assert_eq!(mpeg_header(&[0xff, 0xfb, 0x00, 0x64]), None, "free format");
@@ -200,10 +200,10 @@ mod tests {
         frame[156..160].copy_from_slice(b"LAME");
         let packed: u32 = 576 << 12 | 1105;
         frame[177..180].copy_from_slice(&packed.to_be_bytes()[1..]);
-        let tag = encoder_tag(&frame).unwrap();
+        let tag = encoder_tag(&frame).expect("it is valid");
         assert_eq!(tag.frames, Some(1000));
         assert_eq!(tag.bytes, Some(418_000));
         assert_eq!(tag.trim, Some((576 + 529, 1105 - 529)));
-        assert_eq!(encoder_tag(&frame[..50]).unwrap().trim, None, "cut in the tag");
+        assert_eq!(encoder_tag(&frame[..50]).expect("it is valid").trim, None, "cut in the tag");
     }
 }

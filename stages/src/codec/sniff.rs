@@ -104,7 +104,8 @@ const FOREIGN: &[(usize, &[u8], &str)] = &[
     (0, b".RMF", "RealMedia"),
     (0, b".ra\xfd", "RealAudio"),
     (0, b"MThd", "MIDI"),
-    (0, b"RIFX", "big-endian RIFF"),
+    (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64"),
+    (0, b"Creative Voice File", "a Creative voice file"),
     (0, b"Extended Module: ", "a tracker module"),
     (0, b"IMPM", "a tracker module"),
     (44, b"SCRM", "a tracker module"),
@@ -119,15 +120,24 @@ const FOREIGN: &[(usize, &[u8], &str)] = &[
     (0, &[0x1f, 0x8b], "gzip data"),
     (0, b"7z\xbc\xaf", "a 7-Zip archive"),
     (0, b"Rar!", "a RAR archive"),
+    (0, b"\x7fELF", "a program"),
     (0, b"APETAGEX", "nothing but an APE tag"),
+];
+
+/// Variants of formats that are decoded: a name that claims the format isn't wrong.
+const VARIANTS: &[(usize, &[u8], &str, Container)] = &[
+    (0, b"RIFX", "WAV of big-endian samples", Container::Wav),
+    (4, b"moov", "QuickTime without a file type box", Container::Mp4),
+    (4, b"mdat", "QuickTime without a file type box", Container::Mp4),
+    (4, b"wide", "QuickTime without a file type box", Container::Mp4),
 ];
 
 /// Bytes that are looked at: room for the junk that some tools leave in front of the first MP3 frame.
 const HEAD_LEN: usize = 64 * 1024;
 /// Matching frame headers in a row that are evidence enough where the name or a tag says MPEG or AAC ...
 const FRAMES_WHEN_NAMED: usize = 3;
-/// ... and where nothing does.
-const FRAMES_WHEN_UNNAMED: usize = 8;
+/// ... and where nothing does, or where they don't open the file: programs hold tables that look like a few.
+const FRAMES_WHEN_IN_DOUBT: usize = 8;
 
 /// Finds out what `source` of `len` bytes is; `extension` is that of the file's name, without the dot.
 pub(super) fn sniff(source: &mut dyn MediaSource, len: u64, extension: Option<&str>) -> Result<Sniffed, DecodeError> {
@@ -135,39 +145,53 @@ pub(super) fn sniff(source: &mut dyn MediaSource, len: u64, extension: Option<&s
         return Err(DecodeError::Empty("the file has no bytes".into()));
     }
     let (start, tagged) = skip_id3v2(source, len)?;
-    if start >= len {
-        return Err(DecodeError::Empty("nothing follows the ID3 tag".into()));
-    }
     let head = read_at(source, start, HEAD_LEN)?;
-    let ends_here = start + head.len() as u64 == len;
-    let claimed = extension.and_then(Container::of_extension);
     if let Some(container) = magic(&head) {
         return Ok(Sniffed { container, start, end: len });
     }
-    if let Some(what) = foreign(&head) {
-        return Err(refusal(&what, extension));
+    if let Some((what, family)) = foreign(&head) {
+        return Err(refusal(&what, family, extension));
     }
 
-    let named = |container| claimed == Some(container) || (claimed.is_none() && tagged);
-    let frames = |container| if named(container) { FRAMES_WHEN_NAMED } else { FRAMES_WHEN_UNNAMED };
-    let mpeg = if named(Container::Mpeg) {
-        (0..head.len()).find(|&at| is_chain(&head[at..], mpeg_header, FRAMES_WHEN_NAMED, ends_here))
-    } else {
-        is_chain(&head, mpeg_header, FRAMES_WHEN_UNNAMED, false).then_some(0)
-    };
-    let found = if is_chain(&head, adts_header, frames(Container::Adts), ends_here && named(Container::Adts)) {
-        Some((Container::Adts, 0))
-    } else {
-        mpeg.map(|at| (Container::Mpeg, at))
-    };
-    let Some((container, at)) = found else {
-        return Err(refusal(describe(&head), extension));
-    };
-    if claimed.is_some_and(|claimed| !matches!(claimed, Container::Mpeg | Container::Adts)) {
-        return Err(refusal(container.name(), extension));
+    let claimed = extension.and_then(Container::of_extension);
+    let end = before_trailing_tags(source, start, len)?;
+    let start = if claimed == Some(Container::Mpeg) { skip_zeros(source, start, end)? } else { start };
+    if start >= end {
+        return Err(DecodeError::Empty("nothing but tags and zero bytes".into()));
     }
-    let start = start + at as u64;
-    Ok(Sniffed { container, start, end: before_trailing_tags(source, start, len)? })
+    let head = read_at(source, start, HEAD_LEN.min((end - start) as usize))?;
+    let ends_here = start + head.len() as u64 == end;
+    let frames_of = |container| frames(&head, container, claimed.or(tagged.then_some(container)), ends_here);
+    let found = [Container::Adts, Container::Mpeg].into_iter().find_map(|c| Some((c, frames_of(c)?)));
+    let Some((container, at)) = found else {
+        let (what, family) = describe(&head);
+        return Err(refusal(what, family, extension));
+    };
+    let fits = match claimed {
+        Some(Container::Mp4) => container == Container::Adts, // the same codec without its box, a common mix-up
+        Some(Container::Mpeg | Container::Adts) | None => true,
+        Some(_) => false,
+    };
+    if fits {
+        Ok(Sniffed { container, start: start + at as u64, end })
+    } else {
+        Err(refusal(container.name(), Some(container), extension))
+    }
+}
+
+/// Where in `head` a row of frames of `container` begins, if the evidence is good enough in the light of what the name
+/// or a tag claims. Only MPEG audio that is claimed may have junk in front of it.
+fn frames(head: &[u8], container: Container, claimed: Option<Container>, ends_here: bool) -> Option<usize> {
+    let header = if container == Container::Adts { adts_header } else { mpeg_header };
+    if claimed != Some(container) {
+        return is_chain(head, header, FRAMES_WHEN_IN_DOUBT, false).then_some(0);
+    }
+    if is_chain(head, header, FRAMES_WHEN_NAMED, ends_here) {
+        return Some(0);
+    }
+    let may_search = container == Container::Mpeg;
+    let junk = if may_search { 1..head.len() } else { 0..0 };
+    junk.into_iter().find(|&at| is_chain(&head[at..], header, FRAMES_WHEN_IN_DOUBT, ends_here))
 }
 
 /// The container whose magic number opens `head`.
@@ -185,36 +209,62 @@ fn magic(head: &[u8]) -> Option<Container> {
     })
 }
 
-/// The name of a known format that isn't decoded.
-fn foreign(head: &[u8]) -> Option<String> {
+/// The name of a known format that isn't decoded, and the container it is a variant of.
+fn foreign(head: &[u8]) -> Option<(String, Option<Container>)> {
     if head.starts_with(b"RIFF") || head.starts_with(b"FORM") {
         let kind = head.get(8..12).unwrap_or_default();
-        return Some(format!("{} of type `{}`", String::from_utf8_lossy(&head[..4]), kind.escape_ascii()));
+        return Some((format!("{} of type `{}`", String::from_utf8_lossy(&head[..4]), kind.escape_ascii()), None));
     }
-    if head.get(4..8).is_some_and(|kind| matches!(kind, b"moov" | b"mdat" | b"wide" | b"pnot")) {
-        return Some("QuickTime without a file type box".into());
-    }
-    let found = FOREIGN.iter().find(|(at, bytes, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(bytes)));
-    found.map(|(_, _, name)| (*name).to_owned())
+    let opens = |at: usize, bytes: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(bytes));
+    let variant = VARIANTS.iter().find(|(at, bytes, ..)| opens(*at, bytes));
+    let variant = variant.map(|(.., name, family)| ((*name).to_owned(), Some(*family)));
+    variant.or_else(|| FOREIGN.iter().find(|(at, bytes, _)| opens(*at, bytes)).map(|f| (f.2.to_owned(), None)))
 }
 
-/// Words for bytes that no format claims.
-fn describe(head: &[u8]) -> &'static str {
-    let sample = &head[..head.len().min(1024)];
+/// Words for bytes that no format claims, and the container they are a variant of.
+fn describe(head: &[u8]) -> (&'static str, Option<Container>) {
+    let sample = &head[..head.len().min(512)];
     let printable = |b: &u8| b.is_ascii_graphic() || b.is_ascii_whitespace() || *b >= 0x80;
     if sample.iter().all(|&b| b == 0) {
-        "zero bytes"
-    } else if sample.iter().all(printable) && std::str::from_utf8(&sample[..sample.len().min(512)]).is_ok() {
-        "text"
+        ("zero bytes", None)
+    } else if is_free_format(sample) {
+        ("MPEG audio of free format", Some(Container::Mpeg))
+    } else if sample.iter().all(printable)
+        && std::str::from_utf8(sample).map_or_else(|e| e.error_len().is_none(), |_| true)
+    {
+        ("text", None)
     } else {
-        "no format that is known"
+        ("no format that is known", None)
     }
 }
 
-/// The right refusal for content `what` under a name with `extension`.
-fn refusal(what: &str, extension: Option<&str>) -> DecodeError {
-    match extension.filter(|extension| Container::of_extension(extension).is_some()) {
-        Some(extension) => DecodeError::Mismatch(format!("`.{extension}` holds {what}")),
+/// Whether an MPEG header opens `bytes` whose bit rate is "free": the length of its frames must be found by search.
+fn is_free_format(bytes: &[u8]) -> bool {
+    let Some(&[a, b, c, d]) = bytes.first_chunk::<4>() else { return false };
+    c & 0xf0 == 0 && mpeg_header(&[a, b, c | 0x10, d]).is_some()
+}
+
+/// The first byte from `start` on that isn't zero; no search further than 16 MiB.
+fn skip_zeros(source: &mut dyn MediaSource, start: u64, end: u64) -> Result<u64, DecodeError> {
+    let mut at = start;
+    while at < end.min(start + (16 << 20)) {
+        let bytes = read_at(source, at, HEAD_LEN)?;
+        if let Some(first) = bytes.iter().position(|&byte| byte != 0) {
+            return Ok(at + first as u64);
+        }
+        if bytes.is_empty() {
+            break;
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(at)
+}
+
+/// The right refusal for content `what`, a variant of `family`, under a name with `extension`.
+fn refusal(what: &str, family: Option<Container>, extension: Option<&str>) -> DecodeError {
+    let claimed = extension.and_then(|extension| Some((extension, Container::of_extension(extension)?)));
+    match claimed.filter(|(_, claimed)| Some(*claimed) != family) {
+        Some((extension, _)) => DecodeError::Mismatch(format!("`.{extension}` holds {what}")),
         None => DecodeError::Unsupported(format!("the file holds {what}")),
     }
 }

@@ -71,7 +71,7 @@ pub struct Resampler {
 
 enum Core {
     Same,
-    Fft(FftCore),
+    Fft(Box<FftCore>),
     SincHann(SincHann),
 }
 
@@ -92,7 +92,7 @@ impl Resampler {
         }
         let core = match method {
             _ if input_rate == output_rate => Core::Same,
-            Method::Fft => Core::Fft(FftCore::new(input_rate, output_rate)?),
+            Method::Fft => Core::Fft(Box::new(FftCore::new(input_rate, output_rate)?)),
             Method::SincHann => Core::SincHann(SincHann::new(input_rate, output_rate)),
         };
         Ok(Self { input_rate, output_rate, core, received: 0, given: 0 })

@@ -26,9 +26,12 @@ impl Size {
         let (layers, dim, heads, norm) = match self {
             Self::Tiny => (4, 192, 6, Norm::Deepnorm { alpha: None, beta: None }),
             Self::Small | Self::Base => (12, 512, 8, Norm::Deepnorm { alpha: Some(2.21), beta: Some(0.0026) }),
-            Self::Large => {
-                (24, 1024, 8, Norm::Deepnorm { alpha: Some(2.632_148_025_904_984_8), beta: Some(0.022_386_873_579_657_126) })
-            }
+            Self::Large => (
+                24,
+                1024,
+                8,
+                Norm::Deepnorm { alpha: Some(2.632_148_025_904_984_8), beta: Some(0.022_386_873_579_657_126) },
+            ),
         };
         ConformerConfig { norm, ..ConformerConfig::new(layers, dim, heads) }
     }
@@ -170,8 +173,7 @@ impl ConformerConfig {
     /// [`ModelError::Config`] for the first field that is wrong.
     pub fn validate(&self) -> Result<(), ModelError> {
         let fail = |field, reason: String| Err(ModelError::Config { field, reason });
-        let sizes =
-            [("layers", self.layers), ("dim", self.dim), ("heads", self.heads), ("ff_factor", self.ff_factor)];
+        let sizes = [("layers", self.layers), ("dim", self.dim), ("heads", self.heads), ("ff_factor", self.ff_factor)];
         for (field, value) in sizes {
             if value == 0 {
                 return fail(field, "expected at least 1, found 0".into());

@@ -2,6 +2,7 @@
 
 use super::random::Stream;
 use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,12 +87,17 @@ impl Masking {
             bail!("masking: {} streams for {batch} examples", streams.len());
         }
         let mut values = patches.flatten_all()?.to_vec1::<f32>()?;
-        let mut masked = Vec::new();
-        for (b, (stream, patches)) in streams.iter().zip(values.chunks_exact_mut(positions * dim)).enumerate() {
-            let mask = self.mask(*stream, positions);
-            self.apply(*stream, &mask, patches);
-            masked.extend((0..positions).filter(|i| mask[*i]).map(|i| (b * positions + i) as u32));
-        }
+        let masks: Vec<Vec<bool>> = values
+            .par_chunks_mut((positions * dim).max(1))
+            .zip(streams)
+            .map(|(patches, stream)| {
+                let mask = self.mask(*stream, positions);
+                self.apply(*stream, &mask, patches);
+                mask
+            })
+            .collect();
+        let flat = masks.into_iter().flatten().enumerate();
+        let masked = flat.filter(|(_, masked)| *masked).map(|(i, _)| i as u32).collect();
         Ok((Tensor::from_vec(values, (batch, positions, dim), patches.device())?, masked))
     }
 }

@@ -48,7 +48,15 @@ impl SelfAttention {
             unused.buffer("bias", &[dim], vec![0.0; dim])?;
             None
         };
-        Ok(Self { qkv, proj, frequencies, deepnorm, heads: config.heads, causal: config.causal, dropout: config.dropout })
+        Ok(Self {
+            qkv,
+            proj,
+            frequencies,
+            deepnorm,
+            heads: config.heads,
+            causal: config.causal,
+            dropout: config.dropout,
+        })
     }
 
     /// # Shapes
@@ -62,8 +70,7 @@ impl SelfAttention {
             qkv = qkv.broadcast_add(&sinusoidal_for_qkv(positions, dim, x.device())?)?;
             None
         };
-        let shape =
-            AttentionShape { heads: self.heads, causal: self.causal, angles, drop: pass.dropout(self.dropout) };
+        let shape = AttentionShape { heads: self.heads, causal: self.causal, angles, drop: pass.dropout(self.dropout) };
         let y = self.proj.forward(&op::attention(&qkv, shape, form)?, form)?;
         match &self.deepnorm {
             Some((alpha, norm)) => norm.forward(&op::residual(x, &y, *alpha, 1.0, None, form)?, form),

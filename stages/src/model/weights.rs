@@ -56,11 +56,9 @@ impl Weights {
 fn expect<'a>(tensors: &'a HashMap<String, Tensor>, name: &str, shape: &[usize]) -> Result<&'a Tensor, ModelError> {
     match tensors.get(name) {
         None => Err(ModelError::Missing { name: name.to_owned(), expected: shape.to_vec() }),
-        Some(tensor) if tensor.dims() != shape => Err(ModelError::Shape {
-            name: name.to_owned(),
-            expected: shape.to_vec(),
-            found: tensor.dims().to_vec(),
-        }),
+        Some(tensor) if tensor.dims() != shape => {
+            Err(ModelError::Shape { name: name.to_owned(), expected: shape.to_vec(), found: tensor.dims().to_vec() })
+        }
         Some(tensor) => Ok(tensor),
     }
 }

@@ -11,6 +11,11 @@ pub mod resample;
 
 pub mod crop;
 
+pub mod features;
+pub mod tokenize;
+
+pub mod pretrain;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
@@ -21,4 +26,7 @@ pub fn registry() -> Registry {
         .with::<decode::Decode>()
         .with::<resample::Resample>()
         .with::<crop::Crop>()
+        .with::<features::Features>()
+        .with::<tokenize::Tokenize>()
+        .with::<pretrain::Pretrain>()
 }

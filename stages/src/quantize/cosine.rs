@@ -1,96 +1,67 @@
 //! The two inner loops of random projection: project patches, and find the codebook row with the largest cosine.
 //!
-//! Both give the same bits however patches are grouped into calls, and with any vector unit: every sum runs in one
-//! fixed order, with a separate multiplication and addition (never fused), and vector lanes only ever hold different
-//! outputs. So the tokens of a crop do not depend on the machine, the batch or the tile sizes below.
+//! Both give the same bits however patches are grouped into calls, and with any vector unit, none included: every sum
+//! runs in one fixed order of fused multiply-adds, which are exact wherever they run, and vector lanes only ever hold
+//! different outputs. So the token of a patch does not depend on the machine, the batch or the tile sizes below.
+//!
+//! The vector unit is chosen while running (AVX-512, AVX2 or none, by `pulp`), not by compiler flags: left to itself
+//! the compiler turns these loops into shuffles that take from three to a hundred times as long.
 
-/// Outputs computed side by side.
-pub(super) const LANES: usize = 16;
-/// Patches that share one pass over a weight: as many accumulators as the registers of a plain AVX2 machine hold.
-const TILE: usize = 4;
-/// Codebook rows that stay in the first-level cache while a panel of vectors passes over them: 16 KiB at 16 dimensions.
-const CHUNK_BLOCKS: usize = 16;
-/// Inputs summed in f32 before the partial sum moves to f64, which keeps the rounding error of a projection near that
-/// of its last step.
+use pulp::{Arch, Simd, WithSimd};
+
+use super::QuantizeError;
+
+/// Outputs in one block of a weight: the widest vector register; narrower ones take a block in parts.
+const LANES: usize = 16;
+/// Patches that share one pass over a weight: as many sums as hide the latency of a multiply-add.
+const TILE: usize = 8;
+/// Blocks of codebook rows that stay in the first-level cache while the tiles of a panel pass over them: 16 KiB at 16
+/// dimensions.
+const CHUNK: usize = 16;
+/// Inputs summed before the partial sum joins the total: keeps rounding errors of long patches near those of short ones.
 const PARTIAL: usize = 32;
 
 type Lanes = [f32; LANES];
 
-/// A `(inputs, dim)` matrix, `dim` padded with zeros to whole lanes.
+/// A `(inputs, dim)` matrix, `dim` padded with zeros to whole blocks.
 pub(super) struct Projection {
     inputs: usize,
     dim: usize,
     /// `(dim / LANES, inputs, LANES)`.
-    rows: Vec<Lanes>,
+    blocks: Vec<Lanes>,
 }
 
 impl Projection {
     /// From a row-major `(inputs, dim)` matrix.
     pub(super) fn new(matrix: &[f32], dim: usize) -> Self {
         let inputs = matrix.len() / dim;
-        let mut rows = Vec::with_capacity(inputs * dim.div_ceil(LANES));
-        for group in (0..dim).step_by(LANES) {
+        let mut blocks = Vec::with_capacity(inputs * dim.div_ceil(LANES));
+        for start in (0..dim).step_by(LANES) {
             for row in matrix.chunks_exact(dim) {
-                let part = &row[group..dim.min(group + LANES)];
+                let part = &row[start..dim.min(start + LANES)];
                 let mut lanes = [0.0; LANES];
                 lanes[..part.len()].copy_from_slice(part);
-                rows.push(lanes);
+                blocks.push(lanes);
             }
         }
-        Self { inputs, dim, rows }
+        Self { inputs, dim, blocks }
     }
 
     /// Directions of the projected patches: `patch x matrix`, scaled to unit length; zero stays zero.
     ///
-    /// Returns the index of the first patch whose projection is not finite.
-    ///
     /// # Shapes
     /// `patches`: `(n, inputs)`; `out`: `(n, dim)`.
-    pub(super) fn directions(&self, patches: &[f32], out: &mut [f32]) -> Result<(), usize> {
-        let (tiles, rest) = patches.split_at(patches.len() / (self.inputs * TILE) * self.inputs * TILE);
-        let (out_tiles, out_rest) = out.split_at_mut(tiles.len() / self.inputs * self.dim);
-        for (tile, slot) in
-            tiles.chunks_exact(self.inputs * TILE).zip(out_tiles.chunks_exact_mut(self.dim * TILE))
-        {
-            self.project::<TILE>(tile, slot);
-        }
-        for (patch, slot) in rest.chunks_exact(self.inputs).zip(out_rest.chunks_exact_mut(self.dim)) {
-            self.project::<1>(patch, slot);
-        }
+    ///
+    /// # Errors
+    /// [`QuantizeError::NonFinite`] for the first patch that is not finite.
+    pub(super) fn directions(&self, arch: Arch, patches: &[f32], out: &mut [f32]) -> Result<(), QuantizeError> {
+        arch.dispatch(Project { weights: self, patches, out });
         for (position, vector) in out.chunks_exact_mut(self.dim).enumerate() {
             if !normalize(vector) {
-                return Err(position);
+                return Err(QuantizeError::NonFinite { position });
             }
         }
         Ok(())
-    }
-
-    fn project<const N: usize>(&self, patches: &[f32], out: &mut [f32]) {
-        let inputs: [&[f32]; N] = std::array::from_fn(|n| &patches[n * self.inputs..(n + 1) * self.inputs]);
-        for (group, rows) in self.rows.chunks_exact(self.inputs).enumerate() {
-            let mut total = [[0.0f64; LANES]; N];
-            for start in (0..self.inputs).step_by(PARTIAL) {
-                let end = self.inputs.min(start + PARTIAL);
-                let mut sum = [[0.0f32; LANES]; N];
-                for (i, row) in (start..end).zip(&rows[start..end]) {
-                    for n in 0..N {
-                        multiply_add(&mut sum[n], inputs[n][i], row);
-                    }
-                }
-                for n in 0..N {
-                    for lane in 0..LANES {
-                        total[n][lane] += f64::from(sum[n][lane]);
-                    }
-                }
-            }
-            let width = LANES.min(self.dim - group * LANES);
-            for n in 0..N {
-                let slot = &mut out[n * self.dim + group * LANES..][..width];
-                for (value, sum) in slot.iter_mut().zip(&total[n]) {
-                    *value = *sum as f32;
-                }
-            }
-        }
     }
 }
 
@@ -106,10 +77,59 @@ fn normalize(vector: &mut [f32]) -> bool {
     square.is_finite()
 }
 
+/// The product of all patches and the matrix.
+struct Project<'a> {
+    weights: &'a Projection,
+    patches: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Project<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Projection { inputs, dim, .. } = *self.weights;
+        let whole = self.patches.len() / (TILE * inputs) * TILE;
+        let (tiles, rest) = self.patches.split_at(whole * inputs);
+        let (out_tiles, out_rest) = self.out.split_at_mut(whole * dim);
+        for (tile, out) in tiles.chunks_exact(TILE * inputs).zip(out_tiles.chunks_exact_mut(TILE * dim)) {
+            project::<S, TILE>(simd, self.weights, tile, out);
+        }
+        for (patch, out) in rest.chunks_exact(inputs).zip(out_rest.chunks_exact_mut(dim)) {
+            project::<S, 1>(simd, self.weights, patch, out);
+        }
+    }
+}
+
 #[inline(always)]
-fn multiply_add(sum: &mut Lanes, factor: f32, row: &Lanes) {
-    for lane in 0..LANES {
-        sum[lane] += factor * row[lane];
+fn project<S: Simd, const N: usize>(simd: S, weights: &Projection, patches: &[f32], out: &mut [f32]) {
+    let Projection { inputs, dim, .. } = *weights;
+    let patches: [&[f32]; N] = std::array::from_fn(|n| &patches[n * inputs..(n + 1) * inputs]);
+    for (rows, start) in weights.blocks.chunks_exact(inputs).zip((0..dim).step_by(LANES)) {
+        let mut products = [[0.0f32; LANES]; N];
+        for part in 0..LANES / S::F32_LANES {
+            let mut total = [simd.splat_f32s(0.0); N];
+            for first in (0..inputs).step_by(PARTIAL) {
+                let mut sum = [simd.splat_f32s(0.0); N];
+                for i in first..inputs.min(first + PARTIAL) {
+                    let row = S::as_simd_f32s(&rows[i]).0[part];
+                    for n in 0..N {
+                        sum[n] = simd.mul_add_f32s(simd.splat_f32s(patches[n][i]), row, sum[n]);
+                    }
+                }
+                for n in 0..N {
+                    total[n] = simd.add_f32s(total[n], sum[n]);
+                }
+            }
+            for n in 0..N {
+                S::as_mut_simd_f32s(&mut products[n]).0[part] = total[n];
+            }
+        }
+        let width = LANES.min(dim - start);
+        for n in 0..N {
+            out[n * dim + start..][..width].copy_from_slice(&products[n][..width]);
+        }
     }
 }
 
@@ -141,6 +161,14 @@ impl Best {
     }
 }
 
+/// Reused between calls of [`UnitRows::nearest`].
+#[derive(Default)]
+pub(super) struct NearestScratch {
+    /// Vectors, interleaved within each tile: `(tiles, dim, TILE)`.
+    tiles: Vec<[f32; TILE]>,
+    best: Vec<[Best; TILE]>,
+}
+
 impl UnitRows {
     /// From a row-major `(size, dim)` matrix.
     pub(super) fn new(matrix: &[f32], dim: usize) -> Self {
@@ -148,7 +176,7 @@ impl UnitRows {
         for row in rows.chunks_exact_mut(dim) {
             normalize(row);
         }
-        let mut blocks = Vec::with_capacity(matrix.len().div_ceil(LANES));
+        let mut blocks = Vec::with_capacity(rows.len().div_ceil(LANES));
         for block in rows.chunks(dim * LANES) {
             for d in 0..dim {
                 let mut lanes = [f32::NAN; LANES];
@@ -165,59 +193,79 @@ impl UnitRows {
     ///
     /// # Shapes
     /// `vectors`: `(n, dim)`; `emit(i, row)` is called once for each of them, in order.
-    pub(super) fn nearest(&self, vectors: &[f32], scratch: &mut NearestScratch, mut emit: impl FnMut(usize, usize)) {
+    pub(super) fn nearest(
+        &self,
+        arch: Arch,
+        vectors: &[f32],
+        scratch: &mut NearestScratch,
+        mut emit: impl FnMut(usize, usize),
+    ) {
         let dim = self.dim;
-        let count = vectors.len() / dim;
+        let tiles = (vectors.len() / dim).div_ceil(TILE);
         scratch.best.clear();
-        scratch.best.resize(count.next_multiple_of(TILE), Best::NONE);
-        // Vectors of a tile are interleaved, `(dim, TILE)`, so that the inner loop reads straight on. The last tile is
-        // filled up with zeros, whose result nobody reads.
+        scratch.best.resize(tiles, [Best::NONE; TILE]);
+        // The last tile is filled up with zeros, whose results nobody reads.
         scratch.tiles.clear();
-        scratch.tiles.resize(count.next_multiple_of(TILE) * dim, 0.0);
+        scratch.tiles.resize(tiles * dim, [0.0; TILE]);
         for (i, vector) in vectors.chunks_exact(dim).enumerate() {
-            let tile = &mut scratch.tiles[i / TILE * TILE * dim..];
-            for (d, value) in vector.iter().enumerate() {
-                tile[d * TILE + i % TILE] = *value;
+            for (slot, value) in scratch.tiles[i / TILE * dim..].iter_mut().zip(vector) {
+                slot[i % TILE] = *value;
             }
         }
-        for (chunk, blocks) in self.blocks.chunks(CHUNK_BLOCKS * dim).enumerate() {
-            let first = (chunk * CHUNK_BLOCKS) as u32;
-            for (tile, best) in scratch.tiles.chunks_exact(TILE * dim).zip(scratch.best.chunks_exact_mut(TILE)) {
-                scan(tile, blocks, dim, first, best);
-            }
-        }
-        for (i, best) in scratch.best[..count].iter().enumerate() {
+        arch.dispatch(Scan { rows: self, scratch });
+        for (i, best) in scratch.best.as_flattened()[..vectors.len() / dim].iter().enumerate() {
             emit(i, best.row());
         }
     }
 }
 
-/// Reused between calls of [`UnitRows::nearest`].
-#[derive(Default)]
-pub(super) struct NearestScratch {
-    tiles: Vec<f32>,
-    best: Vec<Best>,
+/// All vectors against all rows.
+struct Scan<'a> {
+    rows: &'a UnitRows,
+    scratch: &'a mut NearestScratch,
 }
 
-/// Passes one tile over a chunk of the codebook.
-fn scan(tile: &[f32], blocks: &[Lanes], dim: usize, first: u32, best: &mut [Best]) {
-    let mut seen: [Best; TILE] = std::array::from_fn(|n| best[n].clone());
-    for (number, block) in (first..).zip(blocks.chunks_exact(dim)) {
-        let mut cosine = [[0.0f32; LANES]; TILE];
-        for (row, factors) in block.iter().zip(tile.chunks_exact(TILE)) {
-            for n in 0..TILE {
-                multiply_add(&mut cosine[n], factors[n], row);
-            }
-        }
-        for n in 0..TILE {
-            for lane in 0..LANES {
-                let better = cosine[n][lane] > seen[n].cosine[lane];
-                seen[n].cosine[lane] = if better { cosine[n][lane] } else { seen[n].cosine[lane] };
-                seen[n].block[lane] = if better { number } else { seen[n].block[lane] };
+impl WithSimd for Scan<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let dim = self.rows.dim;
+        for (chunk, blocks) in self.rows.blocks.chunks(CHUNK * dim).enumerate() {
+            let first = (chunk * CHUNK) as u32;
+            for (tile, best) in self.scratch.tiles.chunks_exact(dim).zip(&mut self.scratch.best) {
+                scan(simd, tile, blocks, first, best);
             }
         }
     }
-    best.clone_from_slice(&seen);
+}
+
+/// Passes a tile of vectors over a chunk of the codebook that starts at block `first`.
+#[inline(always)]
+fn scan<S: Simd>(simd: S, tile: &[[f32; TILE]], blocks: &[Lanes], first: u32, best: &mut [Best; TILE]) {
+    for part in 0..LANES / S::F32_LANES {
+        let mut cosine: [S::f32s; TILE] = std::array::from_fn(|n| S::as_simd_f32s(&best[n].cosine).0[part]);
+        let mut number: [S::u32s; TILE] = std::array::from_fn(|n| S::as_simd_u32s(&best[n].block).0[part]);
+        for (this, rows) in (first..).zip(blocks.chunks_exact(tile.len())) {
+            let mut sum = [simd.splat_f32s(0.0); TILE];
+            for (row, factors) in rows.iter().zip(tile) {
+                let row = S::as_simd_f32s(row).0[part];
+                for n in 0..TILE {
+                    sum[n] = simd.mul_add_f32s(simd.splat_f32s(factors[n]), row, sum[n]);
+                }
+            }
+            let this = simd.splat_u32s(this);
+            for n in 0..TILE {
+                let better = simd.greater_than_f32s(sum[n], cosine[n]);
+                cosine[n] = simd.select_f32s(better, sum[n], cosine[n]);
+                number[n] = simd.select_u32s(better, this, number[n]);
+            }
+        }
+        for n in 0..TILE {
+            S::as_mut_simd_f32s(&mut best[n].cosine).0[part] = cosine[n];
+            S::as_mut_simd_u32s(&mut best[n].block).0[part] = number[n];
+        }
+    }
 }
 
 #[cfg(test)]
@@ -234,21 +282,29 @@ mod tests {
         (0..len).map(|_| next()).collect()
     }
 
+    fn found(rows: &UnitRows, arch: Arch, vectors: &[f32]) -> Vec<usize> {
+        let mut found = Vec::new();
+        rows.nearest(arch, vectors, &mut NearestScratch::default(), |_, row| found.push(row));
+        found
+    }
+
     #[test]
     fn the_row_found_is_the_first_of_the_largest_for_any_size_and_dimension() {
         for (size, dim, count) in [(1, 16, 3), (15, 16, 1), (16, 3, 4), (300, 16, 9), (1000, 5, 13), (700, 24, 6)] {
             let (matrix, vectors) = (integers(size * dim, 1), integers(count * dim, 2));
-            let rows = UnitRows { dim, blocks: UnitRows::new(&matrix, dim).blocks };
+            let rows = UnitRows::new(&matrix, dim);
             let unit: Vec<f32> = {
                 let mut unit = matrix.clone();
                 unit.chunks_exact_mut(dim).for_each(|row| assert!(normalize(row)));
                 unit
             };
-            let mut found = Vec::new();
-            rows.nearest(&vectors, &mut NearestScratch::default(), |_, row| found.push(row));
+            let found = found(&rows, Arch::new(), &vectors);
+            assert_eq!(found, self::found(&rows, Arch::Scalar, &vectors));
             for (vector, row) in vectors.chunks_exact(dim).zip(&found) {
-                let dots: Vec<f32> =
-                    unit.chunks_exact(dim).map(|u| u.iter().zip(vector).fold(0.0, |s, (a, b)| s + a * b)).collect();
+                let dots: Vec<f32> = unit
+                    .chunks_exact(dim)
+                    .map(|u| u.iter().zip(vector).fold(0.0, |s, (a, b)| a.mul_add(*b, s)))
+                    .collect();
                 let mut expected = 0;
                 for (i, dot) in dots.iter().enumerate() {
                     if *dot > dots[expected] {
@@ -261,16 +317,19 @@ mod tests {
     }
 
     #[test]
-    fn projections_do_not_depend_on_the_number_of_patches_in_a_call() {
+    fn projections_depend_neither_on_the_number_of_patches_in_a_call_nor_on_the_vector_unit() {
         let (inputs, dim) = (100, 20);
         let matrix: Vec<f32> = integers(inputs * dim, 3).iter().map(|x| x * 0.37 + 0.01).collect();
         let patches: Vec<f32> = integers(inputs * 11, 4).iter().map(|x| x * 1.7 - 0.3).collect();
         let projection = Projection::new(&matrix, dim);
         let mut together = vec![0.0; 11 * dim];
-        projection.directions(&patches, &mut together).unwrap();
+        projection.directions(Arch::new(), &patches, &mut together).unwrap();
+        let mut plain = vec![0.0; 11 * dim];
+        projection.directions(Arch::Scalar, &patches, &mut plain).unwrap();
+        assert_eq!(together, plain);
         for (patch, expected) in patches.chunks_exact(inputs).zip(together.chunks_exact(dim)) {
             let mut alone = vec![0.0; dim];
-            projection.directions(patch, &mut alone).unwrap();
+            projection.directions(Arch::new(), patch, &mut alone).unwrap();
             assert_eq!(alone, expected);
             let norm: f32 = alone.iter().map(|x| x * x).sum();
             assert!((norm - 1.0).abs() < 1e-6);

@@ -49,6 +49,7 @@ impl FiniteScalarConfig {
 }
 
 /// A finite-scalar quantizer.
+#[derive(Clone)]
 pub struct FiniteScalar {
     config: FiniteScalarConfig,
     /// Row-major `(levels, input_len)`.
@@ -168,6 +169,10 @@ fn level(z: f64, n: usize, bound: Bound) -> usize {
 }
 
 impl Quantizer for FiniteScalar {
+    fn another(&self) -> Box<dyn Quantizer> {
+        Box::new(self.clone())
+    }
+
     fn input_len(&self) -> usize {
         self.config.input_len
     }

@@ -3,6 +3,10 @@
 //! A patch is projected by a fixed random matrix; its token is the row of a fixed random codebook with the largest
 //! cosine to it, which is the nearest row once both have unit length. Every codebook has a projection of its own.
 
+use std::sync::Arc;
+
+use pulp::Arch;
+
 use super::cosine::{NearestScratch, Projection, UnitRows};
 use super::torch::TorchGenerator;
 use super::weights::{CodebookWeights, SeededNormal, WeightsFile};
@@ -42,13 +46,21 @@ impl RandomProjectionConfig {
     }
 }
 
-/// A random-projection quantizer.
+/// A random-projection quantizer. A clone shares the weights.
 pub struct RandomProjection {
     config: RandomProjectionConfig,
-    codebooks: Vec<(Projection, UnitRows)>,
+    codebooks: Arc<[(Projection, UnitRows)]>,
+    arch: Arch,
     /// Projected patches of one panel.
     directions: Vec<f32>,
     nearest: NearestScratch,
+}
+
+impl Clone for RandomProjection {
+    fn clone(&self) -> Self {
+        let codebooks = Arc::clone(&self.codebooks);
+        Self { codebooks, directions: Vec::new(), nearest: NearestScratch::default(), ..*self }
+    }
 }
 
 /// Patches that are projected before they are looked up together: their state stays in the second-level cache.
@@ -72,7 +84,8 @@ impl RandomProjection {
             .iter()
             .map(|one| (Projection::new(&one.projection, dim), UnitRows::new(&one.codebook, dim)))
             .collect();
-        Ok(Self { config, codebooks, directions: Vec::new(), nearest: NearestScratch::default() })
+        let (directions, nearest) = (Vec::new(), NearestScratch::default());
+        Ok(Self { config, codebooks, arch: Arch::new(), directions, nearest })
     }
 
     /// Weights from our own generator; codebook `i` is drawn from seed `seed + i`.
@@ -118,6 +131,10 @@ fn draw(rng: &mut impl super::weights::DrawNormal, config: RandomProjectionConfi
 }
 
 impl Quantizer for RandomProjection {
+    fn another(&self) -> Box<dyn Quantizer> {
+        Box::new(self.clone())
+    }
+
     fn input_len(&self) -> usize {
         self.config.input_len
     }
@@ -139,10 +156,13 @@ impl Quantizer for RandomProjection {
         for (panel, (patches, tokens)) in panels.enumerate() {
             self.directions.resize(patches.len() / input_len * codebook_dim, 0.0);
             for (book, (projection, rows)) in self.codebooks.iter().enumerate() {
-                projection
-                    .directions(patches, &mut self.directions)
-                    .map_err(|i| QuantizeError::NonFinite { position: panel * PANEL + i })?;
-                rows.nearest(&self.directions, &mut self.nearest, |i, row| {
+                projection.directions(self.arch, patches, &mut self.directions).map_err(|error| match error {
+                    QuantizeError::NonFinite { position } => {
+                        QuantizeError::NonFinite { position: panel * PANEL + position }
+                    }
+                    error => error,
+                })?;
+                rows.nearest(self.arch, &self.directions, &mut self.nearest, |i, row| {
                     // `check` keeps the codebook within 65,536 rows.
                     tokens[i * codebooks + book] = row as u16;
                 });
@@ -222,10 +242,7 @@ mod tests {
             refused(RandomProjectionConfig { codebook_size: 65_537, ..CONFIG }),
             "`codebook_size` is 65537, expected 2 to 65536 codes"
         );
-        assert_eq!(
-            refused(RandomProjectionConfig { codebooks: 0, ..CONFIG }),
-            "`codebooks` is 0, expected 1 to 16"
-        );
+        assert_eq!(refused(RandomProjectionConfig { codebooks: 0, ..CONFIG }), "`codebooks` is 0, expected 1 to 16");
         let mut quantizer = RandomProjection::seeded(CONFIG, 0).unwrap();
         assert!(quantizer.forward_into(&[0.0; 31], &mut [0; 3]).is_err());
         assert!(quantizer.forward_into(&[0.0; 30], &mut [0; 2]).is_err());

@@ -47,8 +47,7 @@ impl SeededNormal {
 impl DrawNormal for SeededNormal {
     fn draw(&mut self, out: &mut [f32], std: f64) {
         for chunk in out.chunks_mut(GROUP) {
-            let mut group: [f32; GROUP] =
-                std::array::from_fn(|_| (self.random.bits() >> 40) as f32 / (1 << 24) as f32);
+            let mut group: [f32; GROUP] = std::array::from_fn(|_| (self.random.bits() >> 40) as f32 / (1 << 24) as f32);
             normal::box_muller(&mut group, 0.0, std as f32);
             chunk.copy_from_slice(&group[..chunk.len()]);
         }

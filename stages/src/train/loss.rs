@@ -56,7 +56,12 @@ pub fn head_loss(
     let (rows, streams) = targets.dims2()?;
     let (outputs, dim) = weight.dims2()?;
     if rows == 0 || streams == 0 || outputs % streams != 0 || hidden.dims() != [rows, dim] {
-        bail!("head loss: hidden {:?}, weight {:?} and targets {:?} do not fit", hidden.shape(), weight.shape(), targets.shape());
+        bail!(
+            "head loss: hidden {:?}, weight {:?} and targets {:?} do not fit",
+            hidden.shape(),
+            weight.shape(),
+            targets.shape()
+        );
     }
     let codebook_size = outputs / streams;
     let host_targets = targets.flatten_all()?.to_vec1::<u32>()?;
@@ -183,7 +188,8 @@ mod tests {
     #[test]
     fn loss_and_gradients_agree_with_the_definition_in_both_forms() -> Result<()> {
         let (rows, dim, codes, streams) = (150, 16, 37, 3);
-        let (x, w, b) = (normal("x", &[rows, dim])?, normal("w", &[codes * streams, dim])?, normal("b", &[codes * streams])?);
+        let (x, w, b) =
+            (normal("x", &[rows, dim])?, normal("w", &[codes * streams, dim])?, normal("b", &[codes * streams])?);
         let (x, w, b) = (Var::from_tensor(&x)?, Var::from_tensor(&w)?, Var::from_tensor(&b)?);
         let targets = targets(rows, streams, codes)?;
         let expected = definition(&x, &w, &b, &targets)?;

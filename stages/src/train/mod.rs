@@ -33,6 +33,7 @@ mod checkpoint;
 mod error;
 mod loss;
 mod schedule;
+mod shuffle;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWConfig, Gradients, first_not_finite, global_norm};
@@ -40,4 +41,5 @@ pub use checkpoint::{Checkpoint, State, latest, prune};
 pub use error::TrainError;
 pub use loss::{HeadGradients, HeadLoss, head_loss};
 pub use schedule::{Decay, Schedule};
+pub use shuffle::{Cursor, Place, Shuffle};
 pub use trainer::{CropKey, Minibatch, OptimizerConfig, StepMetrics, Trainer, TrainerConfig, ValidMetrics};

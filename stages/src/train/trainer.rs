@@ -26,11 +26,12 @@ pub struct OptimizerConfig {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Steps of linear warm-up from 0 to `lr`.
-    pub warmup: u64,
+    /// Steps of linear warm-up from 0 to `lr`. Absent: 3 of every 40 steps, as 30,000 of 400,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<u64>,
     /// What follows the warm-up.
     pub schedule: Decay,
-    /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: never.
+    /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: any norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
 }
@@ -42,7 +43,7 @@ impl Default for OptimizerConfig {
             weight_decay: 1e-2,
             betas: [0.9, 0.999],
             eps: 1e-8,
-            warmup: 30_000,
+            warmup: None,
             schedule: Decay::Cosine,
             clip: None,
         }
@@ -80,7 +81,7 @@ impl TrainerConfig {
             ("betas", o.betas[1], (0.0..1.0).contains(&o.betas[1]), "0 to below 1"),
             ("eps", o.eps, positive(o.eps), "a positive number"),
             ("clip", o.clip.unwrap_or(1.0), o.clip.is_none_or(positive), "a positive number"),
-            ("warmup", o.warmup as f64, o.warmup <= self.steps, "at most `steps`"),
+            ("warmup", self.schedule().warmup as f64, self.schedule().warmup <= self.steps, "at most `steps`"),
             ("probability", self.masking.probability, self.masking.probability > 0.0, "above 0"),
             ("probability", self.masking.probability, self.masking.probability <= 1.0, "at most 1"),
             ("span", self.masking.span as f64, self.masking.span > 0, "at least 1 position"),
@@ -95,7 +96,8 @@ impl TrainerConfig {
     /// The learning rate over the steps.
     pub fn schedule(&self) -> Schedule {
         let o = &self.optimizer;
-        Schedule { peak: o.lr, warmup: o.warmup, total: self.steps, decay: o.schedule }
+        let warmup = o.warmup.unwrap_or(self.steps.saturating_mul(3) / 40);
+        Schedule { peak: o.lr, warmup, total: self.steps, decay: o.schedule }
     }
 }
 

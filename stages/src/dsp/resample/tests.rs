@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn resample(samples: &[f32], from: u32, to: u32, method: Method) -> Vec<f32> {
-    let mut resampler = Resampler::new(from, to, method).unwrap();
+    let mut resampler = Resampler::new(from, to, method).expect("it is valid");
     let mut out = Vec::new();
-    resampler.push(samples, &mut out).unwrap();
-    resampler.finish(&mut out).unwrap();
+    resampler.push(samples, &mut out).expect("it is valid");
+    resampler.finish(&mut out).expect("it is valid");
     out
 }
 
@@ -103,11 +103,11 @@ fn rates_without_a_common_divisor_work() {
 fn a_finished_resampler_starts_afresh() {
     let samples = sine(440.0, 44_100, 5_000);
     for method in [Method::Fft, Method::SincHann] {
-        let mut resampler = Resampler::new(44_100, 24_000, method).unwrap();
+        let mut resampler = Resampler::new(44_100, 24_000, method).expect("it is valid");
         let mut passes = [Vec::new(), Vec::new()];
         for out in &mut passes {
-            resampler.push(&samples, out).unwrap();
-            resampler.finish(out).unwrap();
+            resampler.push(&samples, out).expect("it is valid");
+            resampler.finish(out).expect("it is valid");
         }
         assert_eq!(passes[0], passes[1]);
     }
@@ -142,13 +142,13 @@ proptest! {
             })
             .collect();
         let whole = resample(&noise, from, to, method);
-        let mut resampler = Resampler::new(from, to, method).unwrap();
+        let mut resampler = Resampler::new(from, to, method).expect("it is valid");
         let (mut pieces, mut at) = (Vec::new(), 0);
         for cut in cuts {
-            resampler.push(&noise[at..at + cut], &mut pieces).unwrap();
+            resampler.push(&noise[at..at + cut], &mut pieces).expect("it is valid");
             at += cut;
         }
-        resampler.finish(&mut pieces).unwrap();
+        resampler.finish(&mut pieces).expect("it is valid");
         prop_assert_eq!(whole.len(), pieces.len());
         prop_assert!(whole.iter().zip(&pieces).all(|(a, b)| a.to_bits() == b.to_bits()));
     }

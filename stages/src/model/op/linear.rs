@@ -45,7 +45,11 @@ impl Linear {
         }
     }
 
-    fn forward(x: (&CpuStorage, &Layout), w: (&CpuStorage, &Layout), bias: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+    fn forward(
+        x: (&CpuStorage, &Layout),
+        w: (&CpuStorage, &Layout),
+        bias: Option<&[f32]>,
+    ) -> Result<(CpuStorage, Shape)> {
         let (rows, inputs, outputs) = Self::extents(x.1.shape(), w.1.shape())?;
         let (Some((x_start, _)), Some((w_start, _))) = (x.1.contiguous_offsets(), w.1.contiguous_offsets()) else {
             bail!("linear: input and weight must be contiguous")

@@ -55,14 +55,7 @@ impl CustomOp1 for Drop {
 ///
 /// # Shapes
 /// `x` and `y` alike, and so is the result.
-pub fn residual(
-    x: &Tensor,
-    y: &Tensor,
-    alpha: f64,
-    factor: f64,
-    drop: Option<Dropout>,
-    form: Form,
-) -> Result<Tensor> {
+pub fn residual(x: &Tensor, y: &Tensor, alpha: f64, factor: f64, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => {
             let op = Residual { alpha: alpha as f32, factor: factor as f32, drop };

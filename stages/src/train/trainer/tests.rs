@@ -11,7 +11,7 @@ fn config() -> TrainerConfig {
     TrainerConfig {
         model: MaskedModelConfig { conformer, patch_dim: 10, codebook_size: 19, streams: 2 },
         masking: Masking { probability: 0.6, span: 4, method: MaskMethod::Noise },
-        optimizer: OptimizerConfig { lr: 1e-2, warmup: 3, clip: Some(1.0), ..OptimizerConfig::default() },
+        optimizer: OptimizerConfig { lr: 1e-2, warmup: Some(3), clip: Some(1.0), ..OptimizerConfig::default() },
         steps: 40,
     }
 }

@@ -1,0 +1,372 @@
+//! `pretrain`: crops and their tokens to a trained model.
+//!
+//! Input edges `features` (port `input`: what the model sees, one view or several side by side) and `tokens` (port
+//! `targets`: what it predicts of masked positions, every codebook of every view being one stream); output edge
+//! `metrics`, a row for every logged step. The model and its training are those of OMAR-RQ (arXiv 2507.03482, section 3);
+//! see [`crate::model`] and [`crate::train`].
+//!
+//! It asks for pass after pass over the corpus until its steps are done. Crops of the `train` split go through a shuffle
+//! buffer; the first crops of the `valid` split, up to `valid.crops`, are kept and predicted now and then; `test` crops
+//! are left alone. Checkpoints hold where the stream stands, and a run that continues from one goes on with the same
+//! bits, on the CPU, as one that never stopped.
+
+mod operator;
+mod valid;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use omar_schemas::units::Duration;
+use omar_schemas::{Edge, Features, FeaturesSpec, Metrics, MetricsSpec, Tokens, TokensSpec};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::operator::Pretrainer;
+use crate::dsp::patch::PatchShape;
+use crate::error::{BindError, StageError};
+use crate::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size};
+use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
+use crate::train::{OptimizerConfig, TrainError, TrainerConfig};
+
+/// Positions by which views may differ, from how transforms treat the ends of a crop.
+const SLACK: u32 = 2;
+
+/// Parameters of `pretrain`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainParams {
+    /// Named size of the model.
+    #[serde(default = "default_size")]
+    pub size: Size,
+    /// What differs from the named size.
+    #[serde(default)]
+    pub model: ModelParams,
+    /// Updates in all.
+    pub steps: u64,
+    /// Crops per update.
+    #[serde(default = "default_minibatch")]
+    pub minibatch: usize,
+    /// What is masked, and how.
+    #[serde(default)]
+    pub mask: MaskParams,
+    /// The optimiser and its schedule.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// Crops that are held in memory to be mixed; 1 keeps the order of the corpus.
+    #[serde(default = "default_shuffle_buffer")]
+    pub shuffle_buffer: usize,
+    /// Steps from one row of metrics to the next.
+    #[serde(default = "default_log_every")]
+    pub log_every: u64,
+    /// What is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointParams,
+    /// Evaluation on held-out crops.
+    #[serde(default)]
+    pub valid: ValidParams,
+}
+
+/// What differs from a named size; everything absent stays as it is there.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelParams {
+    /// Number of blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
+    /// Width of the hidden states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Attention heads; `dim` is a multiple of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    /// Width of the feed-forward layers over `dim`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ff_factor: Option<usize>,
+    /// Length of the depthwise convolution in positions, odd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<usize>,
+    /// Dropout in feed-forward, attention and convolution, 0 to below 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Dropout of the embedded patches, 0 to below 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_dropout: Option<f64>,
+    /// Weight of both feed-forward layers in their residual sums: 4.0 as released, 0.5 in the Conformer paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub residual_factor: Option<f64>,
+    /// Whether a position attends to itself and the past only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causal: Option<bool>,
+    /// Normalisation of the attention's residual sum. With another number of `layers` than the named size: DeepNorm with
+    /// the weights that follow from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<Norm>,
+    /// How attention knows positions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<PositionEncoding>,
+}
+
+/// Masking.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaskParams {
+    /// Probability of each span, above 0 and at most 1.
+    pub probability: f64,
+    /// Length of a span, with its unit; spans tile the crop, in whole positions.
+    pub span: Duration,
+    /// What stands at a masked position.
+    pub method: MaskMethod,
+}
+
+impl Default for MaskParams {
+    fn default() -> Self {
+        Self { probability: 0.6, span: Duration::from_secs(0.4), method: MaskMethod::Noise }
+    }
+}
+
+/// Checkpoints.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointParams {
+    /// Steps from one checkpoint to the next; there is always one after the last step, and one when a run is stopped.
+    pub every: u64,
+    /// How many of the latest are kept.
+    pub keep: usize,
+}
+
+impl Default for CheckpointParams {
+    fn default() -> Self {
+        Self { every: 1000, keep: 3 }
+    }
+}
+
+/// Evaluation on held-out crops.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidParams {
+    /// Steps from one evaluation to the next.
+    pub every: u64,
+    /// Crops of the `valid` split to hold out, at most 4 of a track; 0 for no evaluation.
+    pub crops: usize,
+}
+
+impl Default for ValidParams {
+    fn default() -> Self {
+        Self { every: 500, crops: 64 }
+    }
+}
+
+fn default_size() -> Size {
+    Size::Base
+}
+
+fn default_minibatch() -> usize {
+    16
+}
+
+fn default_shuffle_buffer() -> usize {
+    256
+}
+
+fn default_log_every() -> u64 {
+    1
+}
+
+impl ModelParams {
+    /// The named size with these differences.
+    fn over(&self, size: Size) -> ConformerConfig {
+        let base = size.config();
+        let layers = self.layers.unwrap_or(base.layers);
+        let by_depth = Norm::Deepnorm { alpha: None, beta: None };
+        ConformerConfig {
+            layers,
+            dim: self.dim.unwrap_or(base.dim),
+            heads: self.heads.unwrap_or(base.heads),
+            ff_factor: self.ff_factor.unwrap_or(base.ff_factor),
+            kernel: self.kernel.unwrap_or(base.kernel),
+            dropout: self.dropout.unwrap_or(base.dropout),
+            input_dropout: self.input_dropout.unwrap_or(base.input_dropout),
+            residual_factor: self.residual_factor.unwrap_or(base.residual_factor),
+            causal: self.causal.unwrap_or(base.causal),
+            norm: self.norm.unwrap_or(if layers == base.layers { base.norm } else { by_depth }),
+            positions: self.positions.unwrap_or(base.positions),
+        }
+    }
+}
+
+/// The bound stage.
+#[derive(Debug)]
+pub struct Pretrain {
+    plan: Arc<Plan>,
+}
+
+/// Everything that binding worked out.
+#[derive(Debug)]
+struct Plan {
+    params: PretrainParams,
+    trainer: TrainerConfig,
+    /// Columns of the input and how each is cut.
+    views: Vec<(String, PatchShape)>,
+    /// Columns of the targets, and the tokens per position of each.
+    streams: Vec<(String, usize)>,
+    /// Positions of every example.
+    positions: usize,
+    /// Positions of the targets' rows, of which the first `positions` are used.
+    target_positions: usize,
+    output: SchemaRef,
+}
+
+impl StageKind for Pretrain {
+    const NAME: &'static str = "pretrain";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "train a masked token model, with checkpoints and metrics";
+    const EXAMPLE: &'static str = "{stage: pretrain, from: {input: input, targets: tokens}, \
+        params: {size: tiny, steps: 1000, minibatch: 16, mask: {probability: 0.6, span: 0.4s}, optimizer: {lr: 1.0e-3}}}";
+    const SCOPE: Scope = Scope::Corpus { repeats: true };
+    const INPUTS: &'static [&'static str] = &["input", "targets"];
+    type Params = PretrainParams;
+
+    fn bind(params: PretrainParams, inputs: &Inputs<'_>) -> Result<Self, BindError> {
+        let (input, targets) = (inputs.spec::<Features>("input")?, inputs.spec::<Tokens>("targets")?);
+        let at_least_one = [
+            ("minibatch", params.minibatch as u64),
+            ("shuffle_buffer", params.shuffle_buffer as u64),
+            ("log_every", params.log_every),
+            ("checkpoint.every", params.checkpoint.every),
+            ("checkpoint.keep", params.checkpoint.keep as u64),
+            ("valid.every", params.valid.every),
+        ];
+        if let Some((path, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(BindError::param(*path, "expected at least 1, found 0"));
+        }
+        let (views, positions) = views(&input, &targets)?;
+        let (codebook_size, streams) = streams(&targets)?;
+        let model = MaskedModelConfig {
+            conformer: params.model.over(params.size),
+            patch_dim: views.iter().map(|(_, shape)| shape.values()).sum(),
+            codebook_size: codebook_size as usize,
+            streams: streams.iter().map(|(_, codebooks)| codebooks).sum(),
+        };
+        let masking = masking(&params.mask, &input, &targets)?;
+        let trainer = TrainerConfig { model, masking, optimizer: params.optimizer.clone(), steps: params.steps };
+        trainer.validate().map_err(blame)?;
+        let names = targets.streams.iter().flat_map(|s| (0..s.codebooks).map(move |i| format!("{}/{i}", s.view)));
+        let spec =
+            MetricsSpec { streams: names.collect(), steps: params.steps, chance: 1.0 / f64::from(codebook_size) };
+        let output = Metrics::schema(&spec);
+        let target_positions = targets.positions as usize;
+        Ok(Self { plan: Arc::new(Plan { params, trainer, views, streams, positions, target_positions, output }) })
+    }
+}
+
+impl Stage for Pretrain {
+    fn output(&self) -> SchemaRef {
+        self.plan.output.clone()
+    }
+
+    fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
+        Ok(Box::new(Pretrainer::start(self.plan.clone(), context)?))
+    }
+}
+
+/// How each input view is cut into patches of the targets' length, and the positions that all views have.
+fn views(input: &FeaturesSpec, targets: &TokensSpec) -> Result<(Vec<(String, PatchShape)>, usize), BindError> {
+    if (input.sample_rate, input.crop_samples) != (targets.sample_rate, targets.crop_samples) {
+        let crops = |rate: u32, samples: u32| format!("crops of {samples} samples at {rate} Hz");
+        let error = BindError::input_spec(
+            "input",
+            format!(
+                "expected {} as in the targets, found {}",
+                crops(targets.sample_rate, targets.crop_samples),
+                crops(input.sample_rate, input.crop_samples)
+            ),
+        );
+        return Err(error.hint("input and targets must come from the same `crop` node"));
+    }
+    let mut positions = targets.positions;
+    let mut views = Vec::new();
+    for view in &input.views {
+        let frames = targets.patch_samples / view.hop_len.max(1);
+        if frames == 0 || frames * view.hop_len != targets.patch_samples {
+            let error = BindError::input_spec(
+                "input",
+                format!(
+                    "view `{}` has a frame every {} samples, and a token stands for {}: no whole number of frames",
+                    view.name, view.hop_len, targets.patch_samples
+                ),
+            );
+            return Err(error.hint("choose a hop, or a patch rate of the tokens, such that one divides the other"));
+        }
+        let held = view.frames / frames;
+        if held.abs_diff(targets.positions) > SLACK {
+            let message = format!(
+                "view `{}` has {held} positions of {frames} frames, the targets have {}: expected at most {SLACK} apart",
+                view.name, targets.positions
+            );
+            return Err(BindError::input_spec("input", message));
+        }
+        positions = positions.min(held);
+        let shape = PatchShape::new(frames as usize, view.bins as usize)
+            .map_err(|error| BindError::input_spec("input", format!("view `{}`: {error}", view.name)))?;
+        views.push((view.name.clone(), shape));
+    }
+    if views.is_empty() || positions == 0 {
+        return Err(BindError::input_spec("input", "expected a view with at least one position, found none"));
+    }
+    Ok((views, positions as usize))
+}
+
+/// The size that all codebooks share, and the tokens per position of each column.
+fn streams(targets: &TokensSpec) -> Result<(u32, Vec<(String, usize)>), BindError> {
+    let Some(first) = targets.streams.first() else {
+        return Err(BindError::input_spec("targets", "expected at least one view of tokens, found none"));
+    };
+    if let Some(other) = targets.streams.iter().find(|stream| stream.codebook_size != first.codebook_size) {
+        let message = format!(
+            "all codebooks must have one size: `{}` has {}, `{}` has {}",
+            first.view, first.codebook_size, other.view, other.codebook_size
+        );
+        return Err(BindError::input_spec("targets", message));
+    }
+    let columns = targets.streams.iter().map(|stream| (stream.view.clone(), stream.codebooks as usize));
+    Ok((first.codebook_size, columns.collect()))
+}
+
+/// Masking in positions.
+fn masking(params: &MaskParams, input: &FeaturesSpec, targets: &TokensSpec) -> Result<Masking, BindError> {
+    if params.span.seconds() <= 0.0 {
+        return Err(BindError::param("mask.span", format!("expected some time, found `{}`", params.span)));
+    }
+    // The released models round spans up to whole frames of the input, and those down to whole positions.
+    let hop = input.views.first().map_or(1, |view| view.hop_len);
+    let frame_rate = f64::from(targets.sample_rate) / f64::from(hop);
+    let frames = (targets.patch_samples / hop) as usize;
+    let span = Masking::span_positions(params.span.seconds(), frame_rate, frames);
+    Ok(Masking { probability: params.probability, span, method: params.method })
+}
+
+/// Points at the parameter that a configuration error is about.
+fn blame(error: TrainError) -> BindError {
+    match error {
+        TrainError::Config { field, reason } => {
+            let path = match field {
+                "steps" => field.to_owned(),
+                "probability" | "span" => format!("mask.{field}"),
+                _ => format!("optimizer.{field}"),
+            };
+            BindError::param(path, reason)
+        }
+        TrainError::Model(ModelError::Config {
+            field: field @ ("patch_dim" | "codebook_size" | "streams"),
+            reason,
+        }) => BindError::node(format!("`{field}`: {reason}")),
+        TrainError::Model(ModelError::Config { field: field @ ("alpha" | "beta"), reason }) => {
+            BindError::param(format!("model.norm.deepnorm.{field}"), reason)
+        }
+        TrainError::Model(ModelError::Config { field, reason }) => BindError::param(format!("model.{field}"), reason),
+        other => BindError::node(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! The running stage: rows to examples, examples to steps, steps to metrics and checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{
+    ArrayRef, Float32Array, Float64Array, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Float32Type, UInt16Type};
+use candle_core::{Device, Tensor};
+use omar_schemas::{Origin, Split, column, fixed_values};
+
+use super::Plan;
+use super::valid::ValidSet;
+use crate::error::StageError;
+use crate::stage::{Operator, Output, Port, Position, Progress, StageContext};
+use crate::train::{
+    CropKey, Cursor, Minibatch, Shuffle, StepMetrics, TrainError, Trainer, ValidMetrics, latest, prune,
+};
+
+/// Folder of the checkpoints in the node's folder.
+const CHECKPOINTS: &str = "checkpoints";
+
+/// One crop, ready for the model.
+#[derive(Debug)]
+pub(super) struct Example {
+    /// `(positions, patch_dim)`.
+    pub(super) patches: Vec<f32>,
+    /// `(positions, streams)`.
+    pub(super) tokens: Vec<u32>,
+    pub(super) key: CropKey,
+}
+
+/// The operator.
+#[derive(Debug)]
+pub(super) struct Pretrainer {
+    plan: Arc<Plan>,
+    trainer: Trainer,
+    shuffle: Shuffle<Example>,
+    valid: ValidSet,
+    /// The batch of port `input` whose targets have not come yet.
+    input: Option<RecordBatch>,
+    dir: Option<PathBuf>,
+    start_at: Position,
+    saved_step: Option<u64>,
+    /// The pass of the latest batch, and whether it has brought a training crop.
+    pass: (u32, bool),
+    started: Instant,
+}
+
+impl From<TrainError> for StageError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Io { path, source } => Self::Io { path, source },
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// The device of a name as the graph writes it.
+fn device(name: &str) -> Result<Device, StageError> {
+    if name == "cpu" {
+        return Ok(Device::Cpu);
+    }
+    let Some(index) = name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) else {
+        return Err(StageError::Failed(format!("device `{name}`: expected `cpu` or `cuda:N`")));
+    };
+    Ok(Device::new_cuda(index)?)
+}
+
+impl Pretrainer {
+    pub(super) fn start(plan: Arc<Plan>, context: &StageContext) -> Result<Self, StageError> {
+        let mut trainer = Trainer::new(plan.trainer.clone(), &device(&context.device)?, context.seed)?;
+        let mut valid = ValidSet::new(plan.params.valid.crops);
+        let mut cursor = Cursor::default();
+        let mut saved_step = None;
+        if let Some(dir) = &context.run_dir {
+            match latest(&dir.join(CHECKPOINTS))? {
+                Some(path) if context.resume => {
+                    cursor = read_cursor(trainer.resume(&path)?, &path)?;
+                    valid.load(dir)?;
+                    saved_step = Some(trainer.step_count());
+                }
+                Some(path) => {
+                    let path = path.display();
+                    let message = format!("`{path}` is there already: resume that run, or choose another folder");
+                    return Err(StageError::Failed(message));
+                }
+                None => {}
+            }
+        }
+        Ok(Self {
+            shuffle: Shuffle::new(context.seed, plan.params.shuffle_buffer, cursor),
+            valid,
+            input: None,
+            dir: context.run_dir.clone(),
+            start_at: Position { pass: cursor.pass, shard: cursor.shard },
+            saved_step,
+            pass: (cursor.pass, cursor != Cursor::default()),
+            started: Instant::now(),
+            trainer,
+            plan,
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.trainer.step_count() >= self.plan.params.steps
+    }
+
+    fn progress(&self) -> Progress {
+        if self.is_done() {
+            Progress::Enough
+        } else if self.shuffle.has(self.plan.params.minibatch) {
+            Progress::Pending
+        } else {
+            Progress::Idle
+        }
+    }
+
+    /// Sorts the crops of two aligned batches into training and validation.
+    fn sort(&mut self, input: &RecordBatch, targets: &RecordBatch, at: Position) -> Result<(), StageError> {
+        if at.pass != self.pass.0 {
+            if !self.pass.1 {
+                let message = "a whole pass over the corpus brought no crop of the `train` split";
+                return Err(StageError::Failed(message.to_owned()));
+            }
+            self.pass = (at.pass, false);
+        }
+        let (tracks, crops) = (column::<UInt64Array>(input, "track_id")?, column::<UInt32Array>(input, "crop_ix")?);
+        let aligned = tracks == column::<UInt64Array>(targets, "track_id")?
+            && crops == column::<UInt32Array>(targets, "crop_ix")?;
+        if !aligned {
+            return Err(StageError::Failed("input and targets are not aligned: their rows are of other crops".into()));
+        }
+        for row in 0..input.num_rows() {
+            let key = CropKey { track: tracks.value(row), crop: u64::from(crops.value(row)) };
+            match Origin::read(input, row)?.split {
+                Split::Train => {
+                    let example = self.example(input, targets, row, key)?;
+                    self.pass.1 = true;
+                    self.shuffle.push((at.pass, at.shard), example);
+                }
+                Split::Valid => {
+                    let example = self.example(input, targets, row, key)?;
+                    self.valid.offer(example);
+                }
+                Split::Test => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Patches of all views side by side, and tokens of all streams side by side.
+    fn example(
+        &self,
+        input: &RecordBatch,
+        targets: &RecordBatch,
+        row: usize,
+        key: CropKey,
+    ) -> Result<Example, StageError> {
+        let plan = &self.plan;
+        let (positions, dim, streams) = self.shape();
+        let mut patches = vec![0.0; positions * dim];
+        let mut at = 0;
+        for (name, shape) in &plan.views {
+            let features = fixed_values::<Float32Type>(input, name, row)?;
+            let width = shape.values();
+            let mut cut = vec![0.0; positions * width];
+            shape.cut_into(features, &mut cut).map_err(|error| StageError::Failed(error.to_string()))?;
+            for (to, from) in patches.chunks_exact_mut(dim).zip(cut.chunks_exact(width)) {
+                to[at..at + width].copy_from_slice(from);
+            }
+            at += width;
+        }
+        let mut tokens = vec![0; positions * streams];
+        let mut at = 0;
+        for (name, codebooks) in &plan.streams {
+            let codes = fixed_values::<UInt16Type>(targets, name, row)?;
+            debug_assert_eq!(codes.len(), plan.target_positions * codebooks);
+            for (to, from) in tokens.chunks_exact_mut(streams).zip(codes.chunks_exact(*codebooks)) {
+                for (to, from) in to[at..].iter_mut().zip(from) {
+                    *to = u32::from(*from);
+                }
+            }
+            at += codebooks;
+        }
+        Ok(Example { patches, tokens, key })
+    }
+
+    /// Positions, values per patch, and streams.
+    fn shape(&self) -> (usize, usize, usize) {
+        let model = &self.plan.trainer.model;
+        (self.plan.positions, model.patch_dim, model.streams)
+    }
+
+    fn minibatch(&self, examples: &[Example]) -> Result<Minibatch, StageError> {
+        let (positions, dim, streams) = self.shape();
+        let patches: Vec<f32> = examples.iter().flat_map(|e| e.patches.iter().copied()).collect();
+        let tokens: Vec<u32> = examples.iter().flat_map(|e| e.tokens.iter().copied()).collect();
+        Ok(Minibatch {
+            patches: Tensor::from_vec(patches, (examples.len(), positions, dim), &Device::Cpu)?,
+            tokens: Tensor::from_vec(tokens, (examples.len(), positions, streams), &Device::Cpu)?,
+            keys: examples.iter().map(|example| example.key).collect(),
+        })
+    }
+
+    /// One step, and what is due after it.
+    fn step(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
+        let Some(examples) = self.shuffle.take(self.plan.params.minibatch) else { return Ok(()) };
+        let minibatch = self.minibatch(&examples)?;
+        drop(examples);
+        let metrics = self.trainer.step(&minibatch)?;
+        let plan = self.plan.clone();
+        let due = |every: u64| metrics.step.is_multiple_of(every) || metrics.step == plan.params.steps;
+        if due(plan.params.log_every) {
+            out.emit(self.row(&metrics, None)?);
+        }
+        if due(plan.params.valid.every) && !self.valid.examples().is_empty() {
+            let mut valid = ValidMetrics::default();
+            for examples in self.valid.examples().chunks(plan.params.minibatch) {
+                valid.add(&self.trainer.evaluate(&self.minibatch(examples)?)?);
+            }
+            out.emit(self.row(&metrics, Some(&valid))?);
+        }
+        if due(plan.params.checkpoint.every) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// A row of metrics: of the step, or of the held-out crops after it.
+    fn row(&self, step: &StepMetrics, valid: Option<&ValidMetrics>) -> Result<RecordBatch, StageError> {
+        let (split, grad_norm) = if valid.is_some() { ("valid", None) } else { ("train", Some(step.grad_norm)) };
+        let (loss, accuracy, per_stream) =
+            valid.map_or_else(|| (step.loss, step.accuracy, step.stream_accuracy.clone()), ValidMetrics::means);
+        let schema = &self.plan.output;
+        let DataType::List(item) = schema.field_with_name("stream_accuracy")?.data_type() else {
+            return Err(StageError::Failed("`stream_accuracy` is no list".to_owned()));
+        };
+        let offsets = OffsetBuffer::from_lengths([per_stream.len()]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt64Array::from(vec![step.step])),
+            Arc::new(StringArray::from(vec![split])),
+            Arc::new(Float64Array::from(vec![loss])),
+            Arc::new(Float64Array::from(vec![accuracy])),
+            Arc::new(ListArray::new(item.clone(), offsets, Arc::new(Float32Array::from(per_stream)), None)),
+            Arc::new(Float64Array::from(vec![step.lr])),
+            Arc::new(Float64Array::from(vec![grad_norm])),
+            Arc::new(UInt64Array::from(vec![step.step * self.plan.params.minibatch as u64])),
+            Arc::new(Float64Array::from(vec![self.started.elapsed().as_secs_f64()])),
+        ];
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+
+    /// Writes a checkpoint, unless there is one of this step or no place for it.
+    fn save(&mut self) -> Result<(), StageError> {
+        let step = self.trainer.step_count();
+        let Some(dir) = self.dir.clone().filter(|_| step > 0 && self.saved_step != Some(step)) else { return Ok(()) };
+        let cursor =
+            serde_json::to_value(self.shuffle.cursor()).map_err(|error| StageError::Failed(error.to_string()))?;
+        std::fs::create_dir_all(&dir).map_err(|source| StageError::io(&dir, source))?;
+        // First the crops, then the checkpoint that counts on them.
+        self.valid.save(&dir, self.shape())?;
+        let checkpoints = dir.join(CHECKPOINTS);
+        self.trainer.save(&checkpoints, cursor)?;
+        prune(&checkpoints, self.plan.params.checkpoint.keep)?;
+        self.saved_step = Some(step);
+        Ok(())
+    }
+}
+
+/// The cursor that a checkpoint holds.
+fn read_cursor(cursor: serde_json::Value, path: &Path) -> Result<Cursor, StageError> {
+    serde_json::from_value(cursor).map_err(|error| {
+        StageError::Failed(format!("checkpoint `{}`: its place in the corpus cannot be read: {error}", path.display()))
+    })
+}
+
+impl Operator for Pretrainer {
+    fn push(&mut self, port: Port, batch: &RecordBatch, out: &mut dyn Output) -> Result<Progress, StageError> {
+        if self.is_done() {
+            return Ok(Progress::Enough);
+        }
+        if port == 0 {
+            self.input = Some(batch.clone());
+            return Ok(Progress::Idle);
+        }
+        let Some(input) = self.input.take() else {
+            return Err(StageError::Failed("targets came without their input".to_owned()));
+        };
+        self.sort(&input, batch, out.position())?;
+        Ok(self.progress())
+    }
+
+    fn resume(&mut self, out: &mut dyn Output) -> Result<Progress, StageError> {
+        self.step(out)?;
+        Ok(self.progress())
+    }
+
+    fn flush(&mut self, _: &mut dyn Output) -> Result<(), StageError> {
+        self.save()
+    }
+
+    fn start_at(&self) -> Position {
+        self.start_at
+    }
+
+    fn interrupt(&mut self) -> Result<(), StageError> {
+        self.save()
+    }
+}

@@ -1,0 +1,295 @@
+//! What binding refuses; that a run trains, evaluates, saves and ends; that a stopped run continues with the same bits.
+
+use super::*;
+use crate::error::At;
+use crate::ops::registry;
+use crate::stage::{Output, Position, Progress};
+use crate::{Bound, ParamsError, Rejection};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::datatypes::{Float32Type, UInt16Type};
+use omar_schemas::{Origin, Split, StreamSpec, TrackId, ViewSpec, column, fixed_tensor};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// 2 s at 8 kHz: mel-like frames every 80 samples, of which 4 make a patch; 50 positions.
+fn features() -> FeaturesSpec {
+    let view = |name: &str, bins, frames, hop_len| ViewSpec { name: name.into(), bins, frames, hop_len };
+    FeaturesSpec { sample_rate: 8000, crop_samples: 16_000, views: vec![view("mel", 3, 201, 80)] }
+}
+
+fn tokens() -> TokensSpec {
+    let stream = |view: &str, codebooks| StreamSpec { view: view.into(), codebooks, codebook_size: 16 };
+    TokensSpec {
+        sample_rate: 8000,
+        crop_samples: 16_000,
+        patch_samples: 320,
+        positions: 50,
+        streams: vec![stream("mel", 2), stream("cqt", 1)],
+        quantizer: "made up".into(),
+    }
+}
+
+fn params() -> Value {
+    json!({
+        "size": "tiny",
+        "model": {"layers": 1, "dim": 16, "heads": 2, "kernel": 5},
+        "steps": 12,
+        "minibatch": 4,
+        "mask": {"span": "120ms"},
+        "optimizer": {"lr": 0.003},
+        "shuffle_buffer": 6,
+        "checkpoint": {"every": 5, "keep": 2},
+        "valid": {"every": 4, "crops": 5},
+    })
+}
+
+fn bind(params: Value, input: &FeaturesSpec, targets: &TokensSpec) -> Result<Bound, ParamsError> {
+    let (input, targets) = (Features::schema(input), Tokens::schema(targets));
+    let registry = registry();
+    let kind = registry.get("pretrain").expect("it is registered");
+    (kind.bind)(params, &Inputs::new(vec![("input", &input), ("targets", &targets)]))
+}
+
+/// Shards of tracks: (id, split, crops).
+const CORPUS: [&[(u64, Split, u32)]; 3] = [
+    &[(11, Split::Train, 3), (12, Split::Valid, 5), (13, Split::Train, 2)],
+    &[(14, Split::Test, 2)],
+    &[(15, Split::Train, 4), (16, Split::Valid, 2), (17, Split::Train, 1)],
+];
+
+/// The two batches of one track.
+fn batches(track: u64, split: Split, crops: u32) -> [RecordBatch; 2] {
+    let origin = Origin { track_id: TrackId(track), path: format!("{track}.wav"), split };
+    let n = crops as usize;
+    let keys = || {
+        let mut columns = origin.columns(n);
+        columns.push(Arc::new(UInt32Array::from_iter_values(0..crops)) as ArrayRef);
+        columns.push(Arc::new(Float64Array::from(vec![0.0; n])));
+        columns.push(Arc::new(Float64Array::from(vec![2.0; n])));
+        columns
+    };
+    let wave = |i: usize, rate: f32| ((i / 3) as f32 * rate + track as f32).sin();
+    let mut input = keys();
+    input.push(fixed_tensor::<Float32Type>(603, (0..603 * n).map(|i| wave(i, 0.02)).collect()));
+    let mut targets = keys();
+    let codes = |len: usize| (0..len * n).map(|i| ((wave(i * 12, 0.02) + 1.0) * 7.9) as u16).collect();
+    targets.push(fixed_tensor::<UInt16Type>(100, codes(100)));
+    targets.push(fixed_tensor::<UInt16Type>(50, codes(50)));
+    [
+        RecordBatch::try_new(Features::schema(&features()), input).expect("the columns of the edge"),
+        RecordBatch::try_new(Tokens::schema(&tokens()), targets).expect("the columns of the edge"),
+    ]
+}
+
+#[derive(Default)]
+struct Rows {
+    position: Position,
+    rows: Vec<RecordBatch>,
+}
+
+impl Output for Rows {
+    fn emit(&mut self, batch: RecordBatch) {
+        self.rows.push(batch);
+    }
+
+    fn reject(&mut self, track: TrackId, reason: Rejection) {
+        panic!("{track}: {reason:?}");
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+}
+
+fn context(dir: &Path, resume: bool) -> StageContext {
+    StageContext { seed: 5, run_dir: Some(dir.to_owned()), resume, ..StageContext::detached("model") }
+}
+
+/// Runs until enough, or until `stop` rows of training have come out; then flushes or interrupts.
+fn run(context: &StageContext, corpus: &[&[(u64, Split, u32)]], stop: usize) -> Result<Vec<RecordBatch>, StageError> {
+    let stage = bind(params(), &features(), &tokens()).expect("the parameters fit").stage;
+    let mut operator = stage.start(context)?;
+    let mut out = Rows::default();
+    let trained = |out: &Rows| out.rows.iter().filter(|row| split(row) == "train").count();
+    for pass in 0..100 {
+        for (shard, tracks) in corpus.iter().enumerate() {
+            out.position = Position { pass, shard: shard as u32 };
+            if out.position < operator.start_at() {
+                continue;
+            }
+            for (track, split, crops) in *tracks {
+                let [input, targets] = batches(*track, *split, *crops);
+                assert_ne!(operator.push(0, &input, &mut out)?, Progress::Pending);
+                let mut progress = operator.push(1, &targets, &mut out)?;
+                while progress == Progress::Pending {
+                    if trained(&out) == stop {
+                        operator.interrupt()?;
+                        return Ok(out.rows);
+                    }
+                    progress = operator.resume(&mut out)?;
+                }
+                if progress == Progress::Enough {
+                    operator.flush(&mut out)?;
+                    return Ok(out.rows);
+                }
+            }
+        }
+    }
+    panic!("the stage never had enough")
+}
+
+fn split(row: &RecordBatch) -> &str {
+    column::<StringArray>(row, "split").expect("a column of the edge").value(0)
+}
+
+fn step(row: &RecordBatch) -> u64 {
+    column::<UInt64Array>(row, "step").expect("a column of the edge").value(0)
+}
+
+/// Everything in a row but the time it took.
+fn bits(row: &RecordBatch) -> String {
+    let columns = row.columns()[..row.num_columns() - 1].iter().map(|column| format!("{column:?}"));
+    columns.collect::<Vec<_>>().join(";")
+}
+
+#[test]
+fn a_run_trains_evaluates_saves_and_ends() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rows = run(&context(dir.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    let of = |name: &str| rows.iter().filter(|row| split(row) == name).map(step).collect::<Vec<_>>();
+    assert_eq!(of("train"), (1..=12).collect::<Vec<_>>());
+    assert_eq!(of("valid"), [4, 8, 12]);
+    let crops = column::<UInt64Array>(&rows[0], "crops").expect("a column of the edge").value(0);
+    assert_eq!(crops, 4);
+    let names = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().expect("a name")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&dir.path().join("checkpoints")), ["step-000000010", "step-000000012"]);
+    assert_eq!(names(dir.path()), ["checkpoints", "valid.safetensors"]);
+    let spec = Metrics::spec(&rows[0].schema()).expect("a metrics edge");
+    assert_eq!(spec.streams, ["mel/0", "mel/1", "cqt/0"]);
+    assert!((spec.chance - 1.0 / 16.0).abs() < 1e-12);
+}
+
+#[test]
+fn a_stopped_run_continues_with_the_same_bits() {
+    let whole = tempfile::tempdir().expect("a temporary folder");
+    let expected = run(&context(whole.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    for stop in [1, 3, 5, 6, 11] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut rows = run(&context(dir.path(), false), &CORPUS, stop).expect("it runs");
+        rows.extend(run(&context(dir.path(), true), &CORPUS, usize::MAX).expect("it continues"));
+        let found: Vec<_> = rows.iter().map(bits).collect();
+        assert_eq!(found, expected.iter().map(bits).collect::<Vec<_>>(), "stopped after {stop} steps");
+        for file in ["model", "optimizer"] {
+            let read = |dir: &Path| {
+                let path = dir.join("checkpoints/step-000000012").join(format!("{file}.safetensors"));
+                std::fs::read(path).expect("the checkpoint is there")
+            };
+            assert!(read(dir.path()) == read(whole.path()), "{file} differs, stopped after {stop} steps");
+        }
+    }
+}
+
+#[test]
+fn a_finished_run_has_enough_at_once() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    run(&context(dir.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    assert_eq!(run(&context(dir.path(), true), &CORPUS, usize::MAX).expect("it runs").len(), 0);
+    let error = run(&context(dir.path(), false), &CORPUS, usize::MAX).expect_err("there are checkpoints").to_string();
+    assert!(error.contains("is there already: resume that run, or choose another folder"), "{error}");
+}
+
+#[test]
+fn a_corpus_without_training_crops_is_an_error_and_no_endless_run() {
+    let corpus: [&[(u64, Split, u32)]; 2] = [&[(1, Split::Valid, 3)], &[(2, Split::Test, 2)]];
+    let error = run(&StageContext::detached("model"), &corpus, usize::MAX).expect_err("nothing to train on");
+    assert_eq!(error.to_string(), "a whole pass over the corpus brought no crop of the `train` split");
+}
+
+#[test]
+fn several_views_stand_side_by_side_in_a_patch() {
+    let mut input = features();
+    input.views.push(ViewSpec { name: "waveform".into(), bins: 1, frames: 16_000, hop_len: 1 });
+    let (views, positions) = views(&input, &tokens()).expect("they fit");
+    assert_eq!(positions, 50);
+    assert_eq!(views.iter().map(|(_, shape)| shape.values()).collect::<Vec<_>>(), [12, 320]);
+}
+
+#[test]
+fn named_sizes_keep_their_norm_and_other_depths_get_their_own() {
+    let large = ModelParams::default().over(Size::Large);
+    assert_eq!(large, Size::Large.config());
+    let deeper = ModelParams { layers: Some(32), causal: Some(false), ..ModelParams::default() }.over(Size::Large);
+    assert_eq!(deeper.alpha(), Some(64f64.powf(0.25)));
+    assert!(!deeper.causal && deeper.dim == 1024);
+}
+
+/// Changes one parameter by its path.
+fn with(path: &str, value: Value) -> Value {
+    let mut params = params();
+    let mut at = &mut params;
+    for key in path.split('.') {
+        at = &mut at[key];
+    }
+    *at = value;
+    params
+}
+
+#[test]
+fn wrong_parameters_are_refused_where_they_stand() {
+    for (path, value, blamed, message) in [
+        ("model.heads", json!(5), "model.heads", "`dim` 16 is not a multiple of 5 heads"),
+        ("model.kernel", json!(4), "model.kernel", "expected an odd length, found 4"),
+        ("model.dropout", json!(1.0), "model.dropout", "expected 0 to below 1, found 1"),
+        ("mask.probability", json!(0.0), "mask.probability", "expected above 0, found 0"),
+        ("mask.span", json!("0s"), "mask.span", "expected some time, found `0s`"),
+        ("optimizer.lr", json!(-1.0), "optimizer.lr", "expected a positive number, found -1"),
+        ("optimizer.warmup", json!(99), "optimizer.warmup", "expected at most `steps`, found 99"),
+        ("minibatch", json!(0), "minibatch", "expected at least 1, found 0"),
+        ("checkpoint.every", json!(0), "checkpoint.every", "expected at least 1, found 0"),
+        ("steps", json!(0), "steps", "expected at least 1, found 0"),
+    ] {
+        match bind(with(path, value), &features(), &tokens()) {
+            Err(ParamsError::Bind(error)) => {
+                assert_eq!((error.at, error.message.as_str()), (At::Param(blamed.to_owned()), message));
+            }
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    match bind(with("mask.span", json!(0.4)), &features(), &tokens()) {
+        Err(ParamsError::Form { path, message }) => {
+            assert!(path == "mask.span" && message.contains("needs a unit"), "{path}: {message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused_with_what_was_expected() {
+    let check =
+        |input: &FeaturesSpec, targets: &TokensSpec, port: &str, part: &str| match bind(params(), input, targets) {
+            Err(ParamsError::Bind(error)) => {
+                assert_eq!(error.at, At::Input(port.to_owned()));
+                assert!(error.message.contains(part), "{}", error.message);
+            }
+            other => panic!("{part}: {other:?}"),
+        };
+    let (fits, targets) = (features(), tokens());
+    let rate = FeaturesSpec { sample_rate: 16_000, ..fits.clone() };
+    check(&rate, &targets, "input", "expected crops of 16000 samples at 8000 Hz as in the targets, found crops of");
+    let mut hop = fits.clone();
+    hop.views[0].hop_len = 90;
+    check(&hop, &targets, "input", "view `mel` has a frame every 90 samples, and a token stands for 320");
+    let mut short = fits.clone();
+    short.views[0].frames = 180;
+    check(&short, &targets, "input", "view `mel` has 45 positions of 4 frames, the targets have 50");
+    let none = FeaturesSpec { views: Vec::new(), ..fits.clone() };
+    check(&none, &targets, "input", "expected a view with at least one position, found none");
+    let mut sizes = targets.clone();
+    sizes.streams[1].codebook_size = 32;
+    check(&fits, &sizes, "targets", "all codebooks must have one size: `mel` has 16, `cqt` has 32");
+}

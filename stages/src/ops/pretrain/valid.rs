@@ -1,0 +1,99 @@
+//! The crops that are held out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::operator::Example;
+use crate::error::StageError;
+use crate::train::CropKey;
+
+/// Crops of one track at most, so that a few long tracks do not stand for all.
+const PER_TRACK: usize = 4;
+/// File in the node's folder: which crops they are must not change when a run is continued in the midst of a pass.
+const FILE: &str = "valid.safetensors";
+
+/// The first valid crops of the stream.
+#[derive(Debug, Default)]
+pub(super) struct ValidSet {
+    wanted: usize,
+    examples: Vec<Example>,
+    per_track: BTreeMap<u64, usize>,
+    saved: usize,
+}
+
+impl ValidSet {
+    pub(super) fn new(wanted: usize) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
+    /// Keeps the crop if there is room; later passes, and what a continued run reads again, bring nothing new.
+    pub(super) fn offer(&mut self, example: Example) {
+        let known = self.examples.iter().any(|held| held.key == example.key);
+        let of_track = self.per_track.entry(example.key.track).or_default();
+        if self.examples.len() < self.wanted && *of_track < PER_TRACK && !known {
+            *of_track += 1;
+            self.examples.push(example);
+        }
+    }
+
+    pub(super) fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
+    /// Writes the set if it has grown; `shape` is (positions, patch_dim, streams).
+    pub(super) fn save(&mut self, dir: &Path, shape: (usize, usize, usize)) -> std::result::Result<(), StageError> {
+        if self.saved == self.examples.len() {
+            return Ok(());
+        }
+        let temporary = dir.join(format!(".{FILE}.tmp"));
+        self.tensors(shape).and_then(|tensors| candle_core::safetensors::save(&tensors, &temporary))?;
+        let synced = std::fs::File::open(&temporary).and_then(|file| file.sync_all());
+        synced.map_err(|source| StageError::io(&temporary, source))?;
+        let path = dir.join(FILE);
+        std::fs::rename(&temporary, &path).map_err(|source| StageError::io(&path, source))?;
+        self.saved = self.examples.len();
+        Ok(())
+    }
+
+    fn tensors(
+        &self,
+        (positions, dim, streams): (usize, usize, usize),
+    ) -> Result<std::collections::HashMap<String, Tensor>> {
+        let n = self.examples.len();
+        let patches: Vec<f32> = self.examples.iter().flat_map(|e| e.patches.iter().copied()).collect();
+        let tokens: Vec<u32> = self.examples.iter().flat_map(|e| e.tokens.iter().copied()).collect();
+        let keys: Vec<i64> =
+            self.examples.iter().flat_map(|e| [e.key.track.cast_signed(), e.key.crop.cast_signed()]).collect();
+        Ok([
+            ("patches".to_owned(), Tensor::from_vec(patches, (n, positions, dim), &Device::Cpu)?),
+            ("tokens".to_owned(), Tensor::from_vec(tokens, (n, positions, streams), &Device::Cpu)?),
+            ("keys".to_owned(), Tensor::from_vec(keys, (n, 2), &Device::Cpu)?),
+        ]
+        .into())
+    }
+
+    /// Reads what [`ValidSet::save`] wrote, if there is such a file.
+    pub(super) fn load(&mut self, dir: &Path) -> std::result::Result<(), StageError> {
+        let path = dir.join(FILE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
+        let get = |name: &str| {
+            tensors.get(name).ok_or_else(|| StageError::Failed(format!("`{}` holds no `{name}`", path.display())))
+        };
+        let keys = get("keys")?.to_vec2::<i64>()?;
+        let (patches, tokens) = (get("patches")?, get("tokens")?.to_dtype(DType::U32)?);
+        for (i, key) in keys.iter().enumerate() {
+            self.offer(Example {
+                patches: patches.get(i)?.flatten_all()?.to_vec1()?,
+                tokens: tokens.get(i)?.flatten_all()?.to_vec1()?,
+                key: CropKey { track: key[0].cast_unsigned(), crop: key[1].cast_unsigned() },
+            });
+        }
+        self.saved = self.examples.len();
+        Ok(())
+    }
+}
