@@ -11,6 +11,9 @@ pub mod resample;
 
 pub mod crop;
 
+#[cfg(test)]
+mod collect;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
