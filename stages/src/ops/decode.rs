@@ -206,3 +206,51 @@ impl Block {
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use omar_schemas::{TrackSpec, column, list_values};
+
+    use super::super::collect::{Collect, run, start, track};
+    use super::*;
+
+    const AUDIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/audio");
+
+    fn decode(root: &str, path: &str) -> Collect {
+        let schema = Track::schema(&TrackSpec { root: root.to_owned() });
+        let params = serde_json::from_str("{}").expect("every parameter has a default");
+        let stage = Decode::bind(params, &Inputs::new(vec![("in", &schema)])).expect("it binds");
+        run(&mut *start(&stage, 0), &[track(root, path)])
+    }
+
+    #[test]
+    fn a_recording_comes_out_in_blocks_without_gaps() {
+        let out = decode(AUDIO, "lame_v4.mp3");
+        assert!(out.rejections.is_empty() && out.batches.len() > 1);
+        let mut end = 0;
+        for batch in &out.batches {
+            assert_eq!(column::<UInt64Array>(batch, "start").expect("a column").value(0), end);
+            assert_eq!(column::<UInt64Array>(batch, "declared_len").expect("a column").value(0), 132_300);
+            assert_eq!(column::<UInt32Array>(batch, "sample_rate").expect("a column").value(0), 44_100);
+            end += list_values(batch, "samples", 0).expect("a column").len() as u64;
+        }
+        assert_eq!(end, 132_300);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_rejected_and_the_run_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().to_str().expect("its name is text");
+        std::fs::write(folder.path().join("text.mp3"), "not music").expect("written");
+        let class = |name: &str| decode(root, name).rejections.first().map(|rejection| rejection.class);
+        assert_eq!(class("text.mp3"), Some("mismatch"));
+        assert_eq!(class("missing.wav"), Some("io"));
+        assert_eq!(class("."), Some("unsupported"));
+    }
+
+    #[test]
+    fn a_panic_in_a_codec_is_a_fault_of_the_file() {
+        let rejection = guarded(|| -> Result<(), DecodeError> { panic!("as codecs do") }).expect_err("it is caught");
+        assert_eq!(rejection.class, "corrupt");
+    }
+}

@@ -16,6 +16,9 @@ pub mod tokenize;
 
 pub mod pretrain;
 
+#[cfg(test)]
+mod collect;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
