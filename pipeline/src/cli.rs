@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::inspect::InspectArgs;
+use crate::commands::inspect::Filter;
 
 /// Music representation learning as a declarative streaming dataflow.
 #[derive(Debug, Parser)]
@@ -24,10 +24,10 @@ pub enum Command {
     Validate(GraphArgs),
     /// Show what a graph means: every node with its edges, sizes, fingerprint and cache.
     Plan(GraphArgs),
-    /// Show what is in a parquet file, a cache, a run, or at a node of a graph.
-    Inspect(InspectArgs),
     /// Draw a graph.
     Graph(DrawArgs),
+    /// Show what is in a file, a cache or a run.
+    Inspect(InspectArgs),
     /// List the stages, or describe one.
     Stages(StagesArgs),
     /// Print the JSON Schema of graph files, for editors.
@@ -93,6 +93,30 @@ pub enum DrawFormat {
     Mermaid,
     /// For Graphviz.
     Dot,
+}
+
+/// `inspect`
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// A parquet file, the folder of a cache or of a run, or a graph (then name a node).
+    pub target: PathBuf,
+    /// A node of the graph: its cached rows.
+    pub node: Option<String>,
+    /// Show the first N rows.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub head: usize,
+    /// Show only the edge and the columns.
+    #[arg(long)]
+    pub schema: bool,
+    /// Read all rows and show what values the columns have, and how codebooks are used.
+    #[arg(long)]
+    pub stats: bool,
+    /// Only rows of a track or split: `track=ID`, `path=PATH` or `split=valid`.
+    #[arg(long = "where", value_name = "COLUMN=VALUE")]
+    pub filter: Option<Filter>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `stages`

@@ -18,8 +18,8 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args, &registry),
         Command::Validate(args) => commands::validate::validate(args, &registry),
         Command::Plan(args) => commands::plan::plan(args, &registry),
-        Command::Inspect(args) => commands::inspect::inspect(args, &registry),
         Command::Graph(args) => commands::graph::graph(args, &registry),
+        Command::Inspect(args) => commands::inspect::inspect(args, &registry),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };

@@ -35,9 +35,9 @@ pub struct NodeCounts {
     pub batches_out: u64,
     /// Size of these batches in memory.
     pub bytes_out: u64,
-    /// Seconds of audio that the rows stand for, computed or replayed.
+    /// Seconds of audio that the computed rows stand for.
     pub audio_s: f64,
-    /// Seconds of processor time, summed over threads.
+    /// Seconds that it was at work, summed over threads.
     pub busy_s: f64,
     /// Recordings given up on.
     pub rejected: u64,
@@ -68,7 +68,6 @@ impl NodeMetrics {
     /// A batch was read from the cache.
     pub(crate) fn replayed(&self, batch: &RecordBatch) {
         self.rows_cached.fetch_add(batch.num_rows() as u64, Relaxed);
-        self.audio_ms.fetch_add(audio_ms(batch), Relaxed);
     }
 
     /// Time was spent.

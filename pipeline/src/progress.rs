@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Float64Array, RecordBatch, UInt64Array};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use omar_schemas::{Edge, Metrics, column};
 
@@ -14,7 +14,7 @@ use crate::exec::shards::Course;
 use crate::metrics::NodeCounts;
 use crate::plan::Plan;
 use crate::quarantine::Quarantine;
-use crate::results::Latest;
+use crate::results::{Latest, Newest};
 use crate::run::TICK;
 
 /// Looks into a run.
@@ -43,6 +43,8 @@ pub struct TrainingState {
     pub chance: f64,
     /// Seconds of training in this process.
     pub elapsed_s: f64,
+    /// Loss and accuracy of the last evaluation on held-out crops.
+    pub valid: Option<(f64, f64)>,
 }
 
 impl Monitor {
@@ -62,7 +64,7 @@ impl Monitor {
 
     /// The newest training step of a node, if it trains and has begun to.
     pub(crate) fn training(&self, node: usize) -> Option<TrainingState> {
-        let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner).clone();
         training_state(&latest)
     }
 
@@ -84,6 +86,9 @@ impl Monitor {
         let mut parts = vec![format!("{} rows", counts.rows_out)];
         if counts.rows_out == 0 && counts.shards_cached > 0 {
             parts = vec![format!("{}/{} shards cached", counts.shards_cached, self.course.corpus.shards.len())];
+        }
+        if counts.rows_cached > 0 {
+            parts.push(format!("{} from the cache", counts.rows_cached));
         }
         if counts.audio_s > 0.0 {
             parts.push(format!("{} of audio", hours(counts.audio_s)));
@@ -133,13 +138,19 @@ impl TrainingState {
     }
 }
 
-/// Reads the last `train` row of a batch of metrics.
-pub(crate) fn training_state(batch: &RecordBatch) -> Option<TrainingState> {
+/// Reads the newest rows of metrics.
+fn training_state(latest: &Newest) -> Option<TrainingState> {
+    let batch = latest.get("train")?;
+    let row = batch.num_rows().checked_sub(1)?;
     let spec = Metrics::spec(&batch.schema()).ok()?;
-    let splits = column::<StringArray>(batch, "split").ok()?;
-    let row = (0..batch.num_rows()).rev().find(|&row| splits.value(row) == "train")?;
-    let number = |name| column::<Float64Array>(batch, name).ok().map(|values| values.value(row));
+    let read = |batch: &RecordBatch, name, row| Some(column::<Float64Array>(batch, name).ok()?.value(row));
+    let number = |name| read(batch, name, row);
+    let valid = latest.get("valid").and_then(|batch| {
+        let row = batch.num_rows().checked_sub(1)?;
+        Some((read(batch, "loss", row)?, read(batch, "accuracy", row)?))
+    });
     Some(TrainingState {
+        valid,
         step: column::<UInt64Array>(batch, "step").ok()?.value(row),
         steps: spec.steps,
         loss: number("loss")?,

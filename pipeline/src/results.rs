@@ -1,10 +1,12 @@
 //! Rows that corpus stages emit (training metrics), as parquet parts in the run folder.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, StringArray};
+use omar_schemas::column;
 use omar_stages::StageError;
 
 use crate::files::write_parquet;
@@ -12,8 +14,11 @@ use crate::files::write_parquet;
 /// A part is written when this much time has passed since the last one, so that a killed run loses little.
 const PART_EVERY: Duration = Duration::from_secs(30);
 
-/// The newest row of a node, for whoever shows progress.
-pub(crate) type Latest = Arc<Mutex<Option<RecordBatch>>>;
+/// The newest rows of a node by split, for whoever shows progress.
+pub(crate) type Latest = Arc<Mutex<Newest>>;
+
+/// The newest row of every split.
+pub(crate) type Newest = BTreeMap<String, RecordBatch>;
 
 /// Collects rows and writes them in parts: `part-000001.parquet`, ...
 #[derive(Debug)]
@@ -37,11 +42,19 @@ impl ResultLog {
     /// # Errors
     /// When a part cannot be written.
     pub(crate) fn append(&mut self, batch: RecordBatch) -> Result<(), StageError> {
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch.clone());
+        self.remember(&batch);
         if self.folder.is_some() {
             self.rows.push(batch);
         }
         if self.written.elapsed() > PART_EVERY { self.close() } else { Ok(()) }
+    }
+
+    fn remember(&self, batch: &RecordBatch) {
+        let Ok(splits) = column::<StringArray>(batch, "split") else { return };
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in 0..batch.num_rows() {
+            latest.insert(splits.value(row).to_owned(), batch.slice(row, 1));
+        }
     }
 
     /// Writes what is left.

@@ -2,7 +2,7 @@
 //! executor.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
@@ -20,6 +20,7 @@ use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
 use crate::render::{self, CodeCounts, Runtime};
+use crate::resources::Device;
 use crate::results::{Latest, ResultLog};
 use crate::run_folder::RunFolder;
 use crate::stop::Stop;
@@ -157,6 +158,14 @@ fn description(plan: &Plan, node: &PlanNode) -> storage::Node {
     }
 }
 
+/// The device of a node, by name. This build has no GPU code yet, so `auto` is the CPU.
+fn device(node: &PlanNode) -> String {
+    match node.device {
+        Device::Auto => Device::Cpu.to_string(),
+        chosen => chosen.to_string(),
+    }
+}
+
 fn execute(
     plan: &Plan,
     options: &RunOptions,
@@ -165,16 +174,21 @@ fn execute(
     folder: Option<&RunFolder>,
     started: Instant,
 ) -> Result<Summary, RunError> {
+    if let Some(node) = plan.nodes.iter().find(|node| matches!(node.device, Device::Cuda(_))) {
+        let message =
+            format!("node `{}` wants {}: this build has no GPU support; use `device: cpu`", node.id, node.device);
+        return Err(RunError::Device(message));
+    }
     let network = Arc::new(Network::new(plan, |node| StageContext {
         node: node.id.clone(),
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)),
         resume: options.resume,
-        device: plan.resources.device.to_string(),
+        device: device(node),
     }));
     let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
     let stores = stores(plan, &run)?;
-    let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::new(Mutex::new(None))).collect();
+    let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::default()).collect();
     let mut corpora = Vec::new();
     let mut appetites: Vec<Option<Arc<Appetite>>> = vec![None; plan.nodes.len()];
     for (index, node) in network.nodes.iter().enumerate().filter(|(_, node)| node.is_corpus()) {

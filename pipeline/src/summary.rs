@@ -120,10 +120,15 @@ impl Summary {
         }
     }
 
+    /// More than half of the recordings were rejected: the corpus is hardly what it was meant to be.
+    pub fn too_many_rejects(&self) -> bool {
+        2 * self.rejected > self.tracks
+    }
+
     /// The closing report.
     pub fn to_table(&self) -> String {
         let mut rows = vec![
-            ["node", "stage", "cpu s", "rows", "cached", "audio", "rejected", "in memory", "on disk"]
+            ["node", "stage", "busy s", "rows", "cached", "audio", "rejected", "in memory", "on disk"]
                 .map(str::to_owned),
         ];
         for node in &self.nodes {
@@ -173,6 +178,10 @@ impl Summary {
                     state.loss,
                     state.accuracy * 100.0
                 ));
+                if let Some((loss, accuracy)) = state.valid {
+                    let accuracy = accuracy * 100.0;
+                    lines.push(format!("{}: held-out crops: loss {loss:.3}, accuracy {accuracy:.1} %", node.node));
+                }
             }
             if node.cache.is_some() && node.counts.shards_committed == 0 && node.counts.shards_cached > 0 {
                 lines.push(format!("{}: all {} shards were cached", node.node, node.counts.shards_cached));

@@ -30,12 +30,18 @@ pub fn fixed_tensor_field(name: &str, values: DataType, shape: &[(&str, usize)])
     let lengths: Vec<usize> = shape.iter().map(|dimension| dimension.1).collect();
     let names: Vec<&str> = shape.iter().map(|dimension| dimension.0).collect();
     let len = i32::try_from(lengths.iter().product::<usize>()).expect("bind keeps rows below 2^31 values");
-    let item = Arc::new(Field::new("item", values, false));
+    let item = tensor_item(values);
     let metadata = serde_json::json!({ "shape": lengths, "dim_names": names }).to_string();
     Field::new(name, DataType::FixedSizeList(item, len), false).with_metadata(HashMap::from([
         ("ARROW:extension:name".to_owned(), "arrow.fixed_shape_tensor".to_owned()),
         ("ARROW:extension:metadata".to_owned(), metadata),
     ]))
+}
+
+/// The values of a tensor. They are never null, but the storage of `arrow.fixed_shape_tensor` is defined as a list that
+/// may hold nulls, and pyarrow forgets the tensor when it is another.
+fn tensor_item(values: DataType) -> Arc<Field> {
+    Arc::new(Field::new("item", values, true))
 }
 
 /// The shape that [`fixed_tensor_field`] noted for a column.
@@ -51,7 +57,7 @@ pub fn fixed_tensor_shape(schema: &Schema, name: &str) -> Option<Vec<usize>> {
 /// When `values` is not a whole number of rows of `len`.
 pub fn fixed_tensor<T: ArrowPrimitiveType>(len: usize, values: Vec<T::Native>) -> ArrayRef {
     assert!(len > 0 && values.len().is_multiple_of(len), "{} values are not rows of {len}", values.len());
-    let item = Arc::new(Field::new("item", T::DATA_TYPE, false));
+    let item = tensor_item(T::DATA_TYPE);
     let rows = PrimitiveArray::<T>::new(ScalarBuffer::from(values), None);
     let len = i32::try_from(len).expect("bind keeps rows below 2^31 values");
     Arc::new(FixedSizeListArray::new(item, len, Arc::new(rows), None))

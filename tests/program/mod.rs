@@ -1,5 +1,6 @@
 //! Runs the omar-flow program on a small corpus of its own.
 
+#![allow(unreachable_pub, reason = "the module is compiled into every test on its own")]
 #![allow(dead_code, reason = "every test file uses the part that it needs")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 

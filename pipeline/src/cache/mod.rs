@@ -71,7 +71,7 @@ impl Store {
     pub fn look(cache: &Path, node: &Node, schema: &SchemaRef) -> Self {
         let mut node = node.clone();
         node.edge = EdgeDescription::of(schema);
-        let folder = cache.join(folder_name(&node.fingerprint));
+        let folder = folder(cache, &node.fingerprint);
         Self { folder, node, schema: schema.clone(), lock: None }
     }
 
@@ -187,8 +187,9 @@ fn standing(folder: &Path, schema: &SchemaRef, shard: &ShardKey) -> Result<Optio
     Ok(fits.then_some(commit))
 }
 
-fn folder_name(fingerprint: &str) -> &str {
-    fingerprint.get(..FOLDER_DIGITS).unwrap_or(fingerprint)
+/// The folder of the node with this fingerprint (in hexadecimal) in a cache.
+pub fn folder(cache: &Path, fingerprint: &str) -> PathBuf {
+    cache.join(fingerprint.get(..FOLDER_DIGITS).unwrap_or(fingerprint))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::progress::Reporter;
 use crate::run::{self, RunOptions};
 use crate::run_folder;
 use crate::stop::Stop;
+use crate::summary::Summary;
 
 /// Where runs are kept.
 const RUNS: &str = "runs";
@@ -53,40 +54,42 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
     };
     install_panic_hook();
     let options = RunOptions {
-        folder: Some(folder.clone()),
+        folder: Some(folder),
         resume: args.resume.is_some(),
         limit: args.limit,
         direct: args.direct,
         reporter: Reporter::for_stderr(),
     };
     match run::run(&plan, &options, &stop) {
-        Ok(summary) if graph.json => {
-            write_json(&json!(summary));
-            ended(summary.interrupted, &folder, args)
-        }
         Ok(summary) => {
-            write_result(&summary.to_table());
-            ended(summary.interrupted, &folder, args)
+            if graph.json {
+                write_json(&json!(summary));
+            } else {
+                write_result(&summary.to_table());
+            }
+            ended(&summary, args)
         }
         Err(error @ RunError::Device(_)) => {
             failed(&error.to_string(), graph.json);
             Exit::Device
         }
-        Err(error @ RunError::TooManyRejects { .. }) => {
-            failed(&error.to_string(), graph.json);
-            Exit::Rejects
-        }
         Err(error) => failed(&error.to_string(), graph.json),
     }
 }
 
-fn ended(interrupted: bool, folder: &Path, args: &RunArgs) -> Exit {
-    if !interrupted {
-        return Exit::Done;
+fn ended(summary: &Summary, args: &RunArgs) -> Exit {
+    if summary.interrupted {
+        let graph = args.graph.graph.display();
+        let folder = summary.folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default();
+        write_message(&format!("stopped; continue with: omar-flow run {graph} --resume {folder}\n"));
+        return Exit::Interrupted;
     }
-    let (graph, folder) = (args.graph.graph.display(), folder.display());
-    write_message(&format!("stopped; continue with: omar-flow run {graph} --resume {folder}\n"));
-    Exit::Interrupted
+    if summary.too_many_rejects() {
+        let (rejected, tracks) = (summary.rejected, summary.tracks);
+        write_message(&format!("error: {rejected} of {tracks} recordings were rejected; see the classes above\n"));
+        return Exit::Rejects;
+    }
+    Exit::Done
 }
 
 fn failed(message: &str, json: bool) -> Exit {

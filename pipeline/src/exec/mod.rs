@@ -107,16 +107,6 @@ pub enum RunError {
         /// Why.
         reason: Rejection,
     },
-    /// More recordings were rejected than allowed.
-    #[error("{rejected} of {tracks} recordings were rejected, {detail}")]
-    TooManyRejects {
-        /// How many.
-        rejected: u64,
-        /// Of how many.
-        tracks: u64,
-        /// What to do about it.
-        detail: String,
-    },
     /// A device is missing or failed.
     #[error("{0}")]
     Device(String),

@@ -211,7 +211,10 @@ impl Course {
             let Some(appetite) = appetite.as_ref().filter(|a| a.repeats && !a.is_satisfied()) else { continue };
             if appetite.crops.load(Ordering::Relaxed) == 0 && pass > appetite.start.pass {
                 let node = &self.network.nodes[index].id;
-                let message = format!("a whole pass over the corpus brought no crop to `{node}`");
+                let message = format!(
+                    "a whole pass over the corpus brought no crop to `{node}`: see the rejects, the splits, and \
+                     `min_duration` of the crops"
+                );
                 return Err(StageError::Failed(message));
             }
             return Ok(true);
@@ -223,6 +226,12 @@ impl Course {
     /// this one is through.
     pub(crate) fn is_first_bite_pending(&self) -> bool {
         self.corpora.iter().flatten().any(|a| a.repeats && a.crops.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Whether a later pass comes to a shard that an earlier one may still be committing.
+    pub(crate) fn is_uncommitted(&self, epoch: u64) -> bool {
+        let at = self.position(epoch);
+        at.pass > 0 && !self.tasks_at(self.order(at.pass)[at.shard as usize]).1.is_empty()
     }
 
     /// Shard indices in the order of a pass. The first pass is in catalogue order; later ones are permuted, as a

@@ -41,9 +41,11 @@ pub(crate) fn shards<'scope>(
                 let within = probe.with_frontier(|frontier| frontier.first().is_none_or(|&low| epoch < low + window));
                 let pass = course.position(epoch).pass;
                 // A stage that got nothing from a whole pass would get nothing for ever, so the second pass waits
-                // until the first has brought something or is through.
+                // until the first has brought something or is through. And what an earlier pass is about to commit
+                // is replayed, not computed again.
                 let through = !probe.less_than(&(u64::from(pass) * course.corpus.shards.len() as u64));
-                if !within || (pass > 0 && course.is_first_bite_pending() && !through) {
+                let early = (pass > 0 && course.is_first_bite_pending()) || course.is_uncommitted(epoch);
+                if !within || (early && !through) {
                     activator.activate_after(POLL);
                     return;
                 }

@@ -1,5 +1,7 @@
 //! From recognised bytes to a demuxer, with what the demuxer needs to be told and what it can't tell.
 
+use std::cmp::Ordering;
+
 use symphonia::core::formats::{FormatOptions, FormatReader, Track};
 use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptions, ReadBytes};
 use symphonia::default::formats::{
@@ -118,8 +120,10 @@ pub(super) fn open(mut source: Box<dyn MediaSource>, found: &Sniffed) -> Result<
         }
         Container::Flac => {
             if let Some((stream_info, frames)) = flac_frames(&mut *source, start)? {
-                if frames >= end {
-                    return Err(DecodeError::Empty("no frames follow the header".into()));
+                match frames.cmp(&end) {
+                    Ordering::Less => {}
+                    Ordering::Equal => return Err(DecodeError::Empty("no frames follow the header".into())),
+                    Ordering::Greater => return Err(DecodeError::Truncated("it ends inside its headers".into())),
                 }
                 prefix = stream_info;
                 range = frames..end;

@@ -4,12 +4,12 @@
 //! more memory than one of two seconds. What it refuses, it refuses with a [`DecodeError`]: a class for counting and a
 //! sentence for people. The demuxers and codecs are Symphonia's; this module adds what a corpus needs on top of them:
 //!
-//! - [`sniff`]: what the bytes are, decided by their content and held against the file's name, because a demuxer that
+//! - `sniff`: what the bytes are, decided by their content and held against the file's name, because a demuxer that
 //!   hunts for a sync word finds "MPEG audio" in WavPack, in text and in noise;
-//! - [`container`], [`mpeg`], [`mp4`], [`riff`], [`ogg`], [`matroska`]: where the audio starts and ends, so that encoder
+//! - `container`, `mpeg`, `mp4`, `riff`, `ogg`, `matroska`: where the audio starts and ends, so that encoder
 //!   delay and padding are cut and labels stay aligned, and how long the file promises to be, so that half a file isn't
 //!   taken for a whole one;
-//! - [`decoder`]: the loop, with its limits on duration, damage and silence from the demuxer.
+//! - `decoder`: the loop, with its limits on duration, damage and silence from the demuxer.
 //!
 //! ```no_run
 //! use omar_stages::codec::{DecodeOptions, Decoder};

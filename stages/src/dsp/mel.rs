@@ -93,8 +93,9 @@ impl MelConfig {
             return Err(DspError::param("sample_rate", 0, "1 Hz or more"));
         }
         self.stft().check()?;
-        if self.n_mels == 0 {
-            return Err(DspError::param("n_mels", 0, "1 band or more"));
+        let bins = self.n_fft / 2 + 1;
+        if !(1..=bins).contains(&self.n_mels) {
+            return Err(DspError::param("n_mels", self.n_mels, format!("1 to {bins}, the bins of the transform")));
         }
         if !(self.f_max > 0.0 && self.f_max <= nyquist) {
             let expected = format!("above 0 and at most half the sample rate, {nyquist} Hz");
@@ -268,11 +269,11 @@ impl View for MelSpectrogram {
                     }
                 }
                 self.compress.apply(&mut sum);
-                for lane in 0..LANES {
-                    sum[lane] = (sum[lane] - mean) / std;
+                for value in &mut sum {
+                    *value = (*value - mean) / std;
                 }
-                for lane in 0..lanes {
-                    rows[lane * bins + m] = sum[lane];
+                for (lane, value) in sum.iter().take(lanes).enumerate() {
+                    rows[lane * bins + m] = *value;
                 }
             }
         }
@@ -314,8 +315,8 @@ mod tests {
 
     #[test]
     fn too_many_bands_are_counted_as_empty() {
-        let config = MelConfig { n_fft: 64, win_len: 64, ..MelConfig::mel_16k() };
-        assert!(MelFilterbank::new(&config).unwrap().empty_bands() > 30);
+        let config = MelConfig { n_fft: 64, win_len: 64, hop_len: 32, n_mels: 33, ..MelConfig::mel_16k() };
+        assert!(MelFilterbank::new(&config).unwrap().empty_bands() > 0);
     }
 
     #[test]

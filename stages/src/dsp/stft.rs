@@ -21,6 +21,9 @@ pub enum Padding {
     Zero,
 }
 
+/// Longest transform, samples: far beyond any use in music, and small enough to plan at once.
+const LONGEST: usize = 1 << 20;
+
 /// Parameters of a short-time Fourier transform; lengths in samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StftConfig {
@@ -28,7 +31,7 @@ pub struct StftConfig {
     pub n_fft: usize,
     /// Length of the window, at most `n_fft`; it is centred in the transform.
     pub win_len: usize,
-    /// Distance between two frames.
+    /// Distance between two frames, at most `win_len`.
     pub hop_len: usize,
     /// Shape of the window.
     pub window: Window,
@@ -42,14 +45,16 @@ impl StftConfig {
     /// # Errors
     /// [`DspError::Param`] naming the first parameter outside its range.
     pub fn check(&self) -> Result<(), DspError> {
-        if self.n_fft < 2 || self.n_fft % 2 != 0 {
-            return Err(DspError::param("n_fft", self.n_fft, "an even number of samples, 2 or more"));
+        if !(2..=LONGEST).contains(&self.n_fft) || !self.n_fft.is_multiple_of(2) {
+            let expected = format!("an even number of samples, 2 to {LONGEST}");
+            return Err(DspError::param("n_fft", self.n_fft, expected));
         }
         if self.win_len == 0 || self.win_len > self.n_fft {
             return Err(DspError::param("win_len", self.win_len, format!("1 to `n_fft` = {} samples", self.n_fft)));
         }
-        if self.hop_len == 0 {
-            return Err(DspError::param("hop_len", self.hop_len, "1 sample or more"));
+        if self.hop_len == 0 || self.hop_len > self.win_len {
+            let expected = format!("1 to `win_len` = {} samples, so that none is skipped", self.win_len);
+            return Err(DspError::param("hop_len", self.hop_len, expected));
         }
         Ok(())
     }
@@ -241,9 +246,13 @@ mod tests {
             change(&mut config);
             Stft::new(config).err().unwrap().to_string()
         };
-        assert_eq!(refused(|c| c.hop_len = 0), "`hop_len` is 0, expected 1 sample or more");
+        assert_eq!(
+            refused(|c| c.hop_len = 0),
+            "`hop_len` is 0, expected 1 to `win_len` = 64 samples, so that none is skipped"
+        );
+        assert!(refused(|c| c.hop_len = 65).starts_with("`hop_len` is 65"));
         assert_eq!(refused(|c| c.win_len = 65), "`win_len` is 65, expected 1 to `n_fft` = 64 samples");
-        assert_eq!(refused(|c| c.n_fft = 63), "`n_fft` is 63, expected an even number of samples, 2 or more");
+        assert_eq!(refused(|c| c.n_fft = 63), "`n_fft` is 63, expected an even number of samples, 2 to 1048576");
     }
 
     #[test]

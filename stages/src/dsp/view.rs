@@ -1,12 +1,13 @@
 //! Views: the representations of a signal that a model reads or predicts.
 //!
 //! A view turns samples into a `(frames, bins)` matrix. To add one: a file with its transform and `impl View`, and a
-//! variant of [`ViewConfig`] with its four lines below. The `features` and `tokenize` stages know views only through
+//! variant of [`ViewConfig`] with its lines below. The `features` and `tokenize` stages know views only through
 //! these two types.
 
 use super::DspError;
 use super::compress::Standardize;
-use super::mel::{MelConfig, MelSpectrogram};
+use super::mel::{MelConfig, MelFilterbank, MelSpectrogram};
+use super::stft::centred_frames;
 
 /// A planned representation.
 pub trait View: Send {
@@ -70,13 +71,28 @@ impl ViewConfig {
         }
     }
 
-    /// Refuses parameters outside their range, without planning anything.
+    /// Frames over `samples` samples.
+    pub fn frames(&self, samples: usize) -> usize {
+        match self {
+            Self::Mel(mel) => centred_frames(samples, mel.hop_len),
+            Self::Waveform(_) => samples,
+        }
+    }
+
+    /// Refuses parameters outside their range, and mel bands so narrow that no bin falls into them: they would be
+    /// silent for any signal. Plans nothing.
     ///
     /// # Errors
     /// [`DspError::Param`] naming the first such parameter.
     pub fn check(&self) -> Result<(), DspError> {
         match self {
-            Self::Mel(mel) => mel.check(),
+            Self::Mel(mel) => match MelFilterbank::new(mel)?.empty_bands() {
+                0 => Ok(()),
+                empty => {
+                    let expected = format!("fewer bands or a longer `n_fft`: {empty} of them cover no bin");
+                    Err(DspError::param("n_mels", mel.n_mels, expected))
+                }
+            },
             Self::Waveform(waveform) => waveform.standardize.pairs(1).map(drop),
         }
     }
@@ -155,6 +171,7 @@ mod tests {
             config.check().unwrap();
             let mut view = config.build().unwrap();
             assert_eq!(view.bins(), config.bins());
+            assert_eq!(view.frames(4_000), config.frames(4_000));
             for samples in [1, 319, 320, 4_000] {
                 let out = view.forward(&vec![0.1; samples]).unwrap();
                 assert_eq!(out.len(), view.frames(samples) * view.bins(), "{}", config.name());
@@ -162,6 +179,13 @@ mod tests {
             assert_eq!(view.forward(&[]), Err(DspError::Empty));
             assert!(matches!(view.forward_into(&[0.0; 640], &mut [0.0; 5]), Err(DspError::Length { found: 5, .. })));
         }
+    }
+
+    #[test]
+    fn bands_that_no_bin_falls_into_are_refused() {
+        let mel = MelConfig { n_mels: 200, ..MelConfig::mel_16k() };
+        let message = ViewConfig::Mel(mel).check().unwrap_err().to_string();
+        assert!(message.starts_with("`n_mels` is 200, expected fewer bands or a longer `n_fft`"), "{message}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use omar_schemas::{
     Crop, CropSpec, Edge, Features as FeaturesEdge, FeaturesSpec, Origin, ViewSpec, fixed_tensor, fixed_values,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::dsp::DspError;
 use crate::dsp::compress::{LogCompress, Standardize};
@@ -33,11 +33,18 @@ pub struct FeaturesParams {
 #[serde(deny_unknown_fields)]
 pub struct Views {
     /// Mel spectrogram.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MelParams")]
     pub mel: Option<MelParams>,
     /// The samples themselves, standardised.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "WaveformParams")]
     pub waveform: Option<WaveformParams>,
+}
+
+/// Reads a view that is there: `mel:` with nothing behind it is an error, not a view left out.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// The published settings of a mel spectrogram.
@@ -56,7 +63,8 @@ pub enum MelPreset {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MelParams {
-    /// Where absent parameters come from; by default the preset of the crop's sample rate.
+    /// Where absent parameters come from; by default the preset of the crops' sample rate. At a rate without a preset,
+    /// `hop_len`, `mean` and `std` must be given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<MelPreset>,
     /// Length of the transform in samples.
@@ -65,7 +73,7 @@ pub struct MelParams {
     /// Length of the Hann window in samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub win_len: Option<usize>,
-    /// Samples from one frame to the next.
+    /// Samples from one frame to the next, at most `win_len`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hop_len: Option<usize>,
     /// Number of bands.
@@ -112,6 +120,15 @@ impl MelParams {
         let preset = match (self.preset, sample_rate) {
             (Some(MelPreset::Mel16k), _) => MelConfig::mel_16k(),
             (Some(MelPreset::Mel24k), _) | (None, 24_000) => MelConfig::mel_24k(),
+            (None, 16_000) => MelConfig::mel_16k(),
+            // Mean and deviation follow the rate and the hop: those of another rate would be silently wrong.
+            (None, _) if self.hop_len.is_none() || self.mean.is_none() || self.std.is_none() => {
+                let message =
+                    format!("expected crops at 16000 or 24000 Hz, which have presets, found {sample_rate} Hz");
+                let hint = "put `{stage: resample, params: {sample_rate: 24000}}` in front, or give `hop_len`, `mean` \
+                            and `std`";
+                return Err(BindError::param("views.mel", message).hint(hint));
+            }
             (None, _) => MelConfig { sample_rate, f_max: f64::from(sample_rate) / 2.0, ..MelConfig::mel_16k() },
         };
         if preset.sample_rate != sample_rate {
@@ -162,7 +179,7 @@ pub struct Features {
 impl StageKind for Features {
     const NAME: &'static str = "features";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Computes representations of crops: mel spectrogram, waveform.";
+    const SUMMARY: &'static str = "representations of crops: mel spectrogram, waveform";
     const EXAMPLE: &'static str = "{stage: features, from: crops, params: {views: {mel: {}, waveform: {}}}}";
     const SCOPE: Scope = Scope::Track;
     const INPUTS: &'static [&'static str] = &["in"];
@@ -178,13 +195,15 @@ impl StageKind for Features {
         }
         let spec = |view: &ViewConfig| -> Result<ViewSpec, DspError> {
             view.check()?;
-            let frames = view.build()?.frames(samples as usize) as u32;
-            Ok(ViewSpec {
-                name: view.name().to_owned(),
-                bins: view.bins() as u32,
-                frames,
-                hop_len: view.hop_len() as u32,
-            })
+            let (frames, bins) = (view.frames(samples as usize), view.bins());
+            // Lengths of fixed-size lists are 31 bits.
+            if i32::try_from(frames as u64 * bins as u64).is_err() {
+                let param = if bins > 1 { "hop_len" } else { "samples" };
+                let expected = "few enough frames for 2^31 values a crop";
+                return Err(DspError::param(param, view.hop_len(), expected));
+            }
+            let [bins, frames, hop_len] = [bins, frames, view.hop_len()].map(|value| value as u32);
+            Ok(ViewSpec { name: view.name().to_owned(), bins, frames, hop_len })
         };
         let mut specs = Vec::new();
         for view in &views {
@@ -283,5 +302,22 @@ mod tests {
         assert_eq!(at(json!({"views": {"mel": {"preset": "mel_16k"}}})), param("views.mel.preset"));
         assert_eq!(at(json!({"views": {"mel": {"f_max": 13_000.0}}})), param("views.mel.f_max"));
         assert_eq!(at(json!({"views": {"mel": {"hop_len": 0}}})), param("views.mel.hop_len"));
+        assert_eq!(at(json!({"views": {"mel": {"hop_len": 600}}})), param("views.mel.hop_len"));
+        assert_eq!(at(json!({"views": {"mel": {"n_mels": 250}}})), param("views.mel.n_mels"));
+    }
+
+    #[test]
+    fn a_rate_without_a_preset_needs_its_own_constants() {
+        let error = bind(22_050, json!({"views": {"mel": {}}})).expect_err("no preset").to_string();
+        assert_eq!(error, "expected crops at 16000 or 24000 Hz, which have presets, found 22050 Hz");
+        let own = json!({"views": {"mel": {"hop_len": 294, "mean": 2.0, "std": 1.2}}});
+        let spec = FeaturesEdge::spec(&bind(22_050, own).expect("binds")).expect("features");
+        assert_eq!(spec.views[0].frame_rate(spec.sample_rate), 75.0);
+    }
+
+    #[test]
+    fn a_view_with_nothing_behind_it_is_an_error() {
+        let error = bind(24_000, json!({"views": {"mel": {}, "waveform": null}})).expect_err("null");
+        assert!(matches!(&error, ParamsError::Form { path, .. } if path == "views.waveform"), "{error:?}");
     }
 }

@@ -143,7 +143,6 @@ impl Operator for ResampleOperator {
 }
 
 /// The arithmetic fails only when it is used wrongly, which no file can bring about.
-#[expect(clippy::needless_pass_by_value, reason = "it is an argument of map_err")]
 fn failed(error: ResampleError) -> StageError {
     StageError::Failed(error.to_string())
 }

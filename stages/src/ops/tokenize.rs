@@ -5,7 +5,7 @@
 //! [`crate::quantize`]; every view starts from the same seed.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Float32Type, SchemaRef, UInt16Type};
@@ -197,12 +197,14 @@ pub struct Tokenize {
     patches: Vec<(ViewSpec, PatchShape)>,
     positions: usize,
     schema: SchemaRef,
+    /// One per view, made by the first thread that starts, shared with the others.
+    made: Mutex<Vec<Box<dyn Quantizer>>>,
 }
 
 impl StageKind for Tokenize {
     const NAME: &'static str = "tokenize";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Quantizes representations to tokens, the targets of pre-training.";
+    const SUMMARY: &'static str = "representations to tokens, the targets of pre-training";
     const EXAMPLE: &'static str = "{stage: tokenize, from: mel, params: {quantizer: {random_projection: \
          {codebooks: 4, codebook_size: 8192}}, patch_rate: 15.625}, cache: runs/tokens}";
     const SCOPE: Scope = Scope::Track;
@@ -241,7 +243,7 @@ impl StageKind for Tokenize {
             streams: spec.views.iter().map(stream).collect(),
             quantizer: quantizer.words(),
         });
-        Ok(Self { quantizer, patches, positions: shortest as usize, schema })
+        Ok(Self { quantizer, patches, positions: shortest as usize, schema, made: Mutex::default() })
     }
 }
 
@@ -284,11 +286,18 @@ impl Stage for Tokenize {
     }
 
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
-        let view = |(view, shape): &(ViewSpec, PatchShape)| {
-            let quantizer = self.quantizer.build(&view.name, shape.values(), context.seed)?;
-            Ok(ViewQuantizer { name: view.name.clone(), shape: *shape, quantizer, patches: Vec::new() })
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.is_empty() {
+            let build =
+                |(view, shape): &(ViewSpec, PatchShape)| self.quantizer.build(&view.name, shape.values(), context.seed);
+            *made = self.patches.iter().map(build).collect::<Result<_, _>>()?;
+        }
+        #[expect(clippy::borrowed_box, reason = "it is what the iterator gives")]
+        let view = |((view, shape), quantizer): (&(ViewSpec, PatchShape), &Box<dyn Quantizer>)| {
+            let quantizer = quantizer.another();
+            ViewQuantizer { name: view.name.clone(), shape: *shape, quantizer, patches: Vec::new() }
         };
-        let views = self.patches.iter().map(view).collect::<Result<_, StageError>>()?;
+        let views = self.patches.iter().zip(made.iter()).map(view).collect();
         Ok(Box::new(TokenizeOperator { views, positions: self.positions, schema: self.schema.clone() }))
     }
 
@@ -344,5 +353,123 @@ impl Operator for TokenizeOperator {
         }
         out.emit(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
         Ok(Progress::Idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Float64Array, UInt32Array};
+    use omar_schemas::{Split, TrackId};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::registry::{Bound as BoundStage, ParamsError, Registry};
+
+    const FRAMES: usize = 151;
+
+    fn spec() -> FeaturesSpec {
+        let view = |name: &str, bins, frames, hop_len| ViewSpec { name: name.to_owned(), bins, frames, hop_len };
+        let views = vec![view("mel", 8, FRAMES as u32, 320), view("waveform", 1, 48_000, 1)];
+        FeaturesSpec { sample_rate: 24_000, crop_samples: 48_000, views }
+    }
+
+    fn bind(params: Value) -> Result<BoundStage, ParamsError> {
+        let schema = Features::schema(&spec());
+        let registry = Registry::default().with::<Tokenize>();
+        (registry.get("tokenize").expect("registered").bind)(params, &Inputs::new(vec![("in", &schema)]))
+    }
+
+    fn noise(len: usize) -> Vec<f32> {
+        let mut random = crate::seed::Random::new(3, &[]);
+        (0..len).map(|_| random.normal() as f32).collect()
+    }
+
+    fn batch(mel: Vec<f32>, waveform: Vec<f32>) -> RecordBatch {
+        let origin = Origin { track_id: TrackId(7), path: "7.wav".to_owned(), split: Split::Train };
+        let mut columns = origin.columns(1);
+        columns.push(Arc::new(UInt32Array::from(vec![0])) as ArrayRef);
+        columns.push(Arc::new(Float64Array::from(vec![0.0])));
+        columns.push(Arc::new(Float64Array::from(vec![2.0])));
+        columns.push(fixed_tensor::<Float32Type>(mel.len(), mel));
+        columns.push(fixed_tensor::<Float32Type>(waveform.len(), waveform));
+        RecordBatch::try_new(Features::schema(&spec()), columns).expect("columns of the schema")
+    }
+
+    #[derive(Default)]
+    struct Collected {
+        batches: Vec<RecordBatch>,
+        rejected: Vec<(TrackId, Rejection)>,
+    }
+
+    impl Output for Collected {
+        fn emit(&mut self, batch: RecordBatch) {
+            self.batches.push(batch);
+        }
+        fn reject(&mut self, track: TrackId, reason: Rejection) {
+            self.rejected.push((track, reason));
+        }
+    }
+
+    fn run(stage: &dyn Stage, batch: &RecordBatch) -> Collected {
+        let mut out = Collected::default();
+        let mut operator = stage.start(&StageContext::detached("tokens")).expect("starts");
+        let progress = operator.push(0, batch, &mut out).expect("pushes");
+        assert_eq!(progress, Progress::Idle);
+        out
+    }
+
+    fn params(weights: Value) -> Value {
+        let sizes = json!({"codebooks": 2, "codebook_size": 50, "weights": weights});
+        json!({"quantizer": {"random_projection": sizes}, "patch_rate": 25})
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_quantizer_on_every_thread() {
+        let bound = bind(params(json!({"torch_seed": 4}))).expect("binds");
+        let (mel, waveform) = (noise(FRAMES * 8), noise(48_000));
+        let out = run(bound.stage.as_ref(), &batch(mel.clone(), waveform));
+        let spec = Tokens::spec(&bound.stage.output()).expect("tokens");
+        assert_eq!((spec.positions, spec.patch_samples, spec.token_rate()), (50, 960, 25.0));
+        let config = RandomProjectionConfig { input_len: 24, codebooks: 2, codebook_size: 50, codebook_dim: 16 };
+        let patches = PatchShape::new(3, 8).expect("shape").cut(&mel).expect("patches");
+        let expected = RandomProjection::torch_seeded(config, 4).expect("drawn").forward(&patches).expect("tokens");
+        assert_eq!(fixed_values::<UInt16Type>(&out.batches[0], "mel", 0).expect("tokens"), expected);
+        let again = run(bound.stage.as_ref(), &batch(mel, noise(48_000)));
+        assert_eq!(again.batches, out.batches, "a second thread shares the weights of the first");
+    }
+
+    #[test]
+    fn a_crop_that_is_not_finite_rejects_its_track() {
+        let bound = bind(params(json!("graph"))).expect("binds");
+        let mut mel = noise(FRAMES * 8);
+        mel[100] = f32::NAN;
+        let out = run(bound.stage.as_ref(), &batch(mel, noise(48_000)));
+        assert!(out.batches.is_empty());
+        assert_eq!(out.rejected[0].0, TrackId(7));
+        assert_eq!(out.rejected[0].1.message, "view `mel`: position 4 holds values that are not finite");
+    }
+
+    #[test]
+    fn a_rate_that_cuts_frames_is_refused_with_those_that_do_not() {
+        let with_rate = |rate: Value| {
+            let params = json!({"quantizer": {"finite_scalar": {}}, "patch_rate": rate});
+            match bind(params) {
+                Err(ParamsError::Bind(error)) => error,
+                other => panic!("{other:?}"),
+            }
+        };
+        let error = with_rate(json!(20));
+        assert_eq!(error.at, crate::At::Param("patch_rate".to_owned()));
+        assert_eq!(error.hint.as_deref(), Some("rates that fit: 18.75, 25, 15, 12.5"));
+        for rate in [json!(0), json!(-25), json!(1e-9), json!(1e9)] {
+            with_rate(rate);
+        }
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_pointed_at() {
+        let params = json!({"quantizer": {"random_projection": {"codebook_size": 70_000}}, "patch_rate": 25});
+        let Err(ParamsError::Bind(error)) = bind(params) else { panic!("70,000 codes do not fit a token") };
+        assert_eq!(error.at, crate::At::Param("quantizer.random_projection.codebook_size".to_owned()));
     }
 }

@@ -20,7 +20,10 @@ pub use random_projection::{RandomProjection, RandomProjectionConfig};
 pub use usage::CodeUsage;
 
 /// Maps patches to codes.
-pub trait Quantizer: Send {
+pub trait Quantizer: Send + Sync {
+    /// Another one with the same weights, which both share, for another thread.
+    fn another(&self) -> Box<dyn Quantizer>;
+
     /// Values in one patch.
     fn input_len(&self) -> usize;
 

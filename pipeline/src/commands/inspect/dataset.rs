@@ -221,10 +221,10 @@ impl Dataset {
                 table.row(names.iter().map(|name| row[*name].text.clone()).collect());
             }
             let of = match (self.matching_rows, &args.filter) {
-                (Some(rows), Some(filter)) => format!("{rows} with {filter}"),
-                _ => self.rows.to_string(),
+                (Some(rows), Some(filter)) => format!("{rows} rows with {filter}"),
+                _ => format!("{} rows", self.rows),
             };
-            let _ = write!(out, "\n{} of {of} rows\n{table}", self.head.len());
+            let _ = write!(out, "\n{} of {of}\n{table}", self.head.len());
         }
         if let Some(statistics) = &self.statistics {
             let _ = write!(out, "\n{}", statistics::text(statistics));

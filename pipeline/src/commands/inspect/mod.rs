@@ -13,44 +13,20 @@ mod target;
 
 use std::path::PathBuf;
 
-use clap::Args;
 use omar_stages::Registry;
 use omar_stages::storage::StorageError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{load, write_message, write_result};
-use crate::cli::Exit;
-use crate::plan::Plan;
+use crate::cache;
+use crate::cli::{Exit, InspectArgs};
+use crate::diagnostic::did_you_mean;
 use dataset::Dataset;
-use filter::Filter;
+pub use filter::Filter;
 use run_folder::RunReport;
 use table::Table;
 use target::{NodeFolder, Target};
-
-/// `inspect`
-#[derive(Debug, Clone, Args)]
-pub struct InspectArgs {
-    /// A parquet file, the folder of a cache or of a run, or a graph (then name a node).
-    pub target: PathBuf,
-    /// A node of the graph: its cached rows.
-    pub node: Option<String>,
-    /// Show the first N rows.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub head: usize,
-    /// Show only the edge and the columns.
-    #[arg(long)]
-    pub schema: bool,
-    /// Read all rows and show what values the columns have, and how codebooks are used.
-    #[arg(long)]
-    pub stats: bool,
-    /// Only rows of a track or split: `track=ID`, `path=PATH` or `split=valid`.
-    #[arg(long = "where", value_name = "COLUMN=VALUE")]
-    pub filter: Option<Filter>,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// A target cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -84,23 +60,16 @@ enum Report {
     Run(Box<RunReport>),
 }
 
-/// Shows a target, or the cached rows of a node of a graph.
+/// Shows the target.
 pub fn inspect(args: &InspectArgs, registry: &Registry) -> Exit {
-    let mut args = args.clone();
-    if let Some(id) = args.node.take() {
-        let plan = match load(&args.target, &[], args.json, registry) {
-            Ok(plan) => plan,
+    let described = match &args.node {
+        None => describe(args),
+        Some(node) => match cached(args, node, registry) {
+            Ok(target) => describe(&InspectArgs { target, ..args.clone() }),
             Err(exit) => return exit,
-        };
-        match cache_of(&plan, &id) {
-            Ok(folder) => args.target = folder,
-            Err(message) => {
-                write_message(&format!("error: {message}\n"));
-                return Exit::Usage;
-            }
-        }
-    }
-    match describe(&args) {
+        },
+    };
+    match described {
         Ok(text) => {
             write_result(&text);
             Exit::Done
@@ -112,18 +81,27 @@ pub fn inspect(args: &InspectArgs, registry: &Registry) -> Exit {
     }
 }
 
-/// The folder that keeps the rows of a node.
-fn cache_of(plan: &Plan, id: &str) -> Result<PathBuf, String> {
-    let names = || plan.nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>().join(", ");
-    let node = plan.node(id).ok_or_else(|| format!("there is no node `{id}`; the nodes are {}", names()))?;
-    let cache = node.cache.as_ref().ok_or_else(|| {
-        format!("node `{id}` keeps no rows: give it a cache, e.g. `cache: runs/{id}`, and run the graph")
-    })?;
-    let folder = cache.join(node.fingerprint.to_string());
+/// Where the rows of a node of a graph are kept.
+fn cached(args: &InspectArgs, node: &str, registry: &Registry) -> Result<PathBuf, Exit> {
+    let plan = load(&args.target, &[], args.json, registry)?;
+    let Some(found) = plan.node(node) else {
+        let hint = did_you_mean(node, plan.nodes.iter().map(|node| node.id.as_str()));
+        let hint = hint.map_or(String::new(), |hint| format!("\n  = help: {hint}"));
+        write_message(&format!("error: `{}` has no node `{node}`{hint}\n", args.target.display()));
+        return Err(Exit::Usage);
+    };
+    let Some(folder) = &found.cache else {
+        let hint = format!("keep them with `cache: runs/{node}`");
+        write_message(&format!("error: the rows of `{node}` are not kept\n  = help: {hint}\n"));
+        return Err(Exit::Usage);
+    };
+    let folder = cache::folder(folder, &found.fingerprint.to_hex());
     if folder.is_dir() {
         return Ok(folder);
     }
-    Err(format!("node `{id}` has not been run with these parameters: `{}` is not there", folder.display()))
+    let hint = format!("`omar-flow run {}` makes them", args.target.display());
+    write_message(&format!("error: there are no rows of `{node}` yet, in `{}`\n  = help: {hint}\n", folder.display()));
+    Err(Exit::Failed)
 }
 
 /// Describes the target, as text or as JSON.

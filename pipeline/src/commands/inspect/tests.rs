@@ -124,7 +124,7 @@ fn conditions_choose_rows() {
     fill(cache.path(), &node("aaaaaaaaaaaa", 25));
     let target = cache.path().display().to_string();
     let text = inspect(&[&target, "--where", "split=valid", "--head", "9"]).expect("text");
-    assert!(text.contains("3 of 3 with split=valid rows") && text.contains("album/4.flac"), "{text}");
+    assert!(text.contains("3 of 3 rows with split=valid") && text.contains("album/4.flac"), "{text}");
     assert!(!text.contains("album/1.flac"), "{text}");
     let text = inspect(&[&target, "--where", "track=0000000000000003"]).expect("text");
     assert!(text.contains("album/3.flac"), "{text}");
