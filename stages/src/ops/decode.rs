@@ -211,8 +211,8 @@ impl Block {
 mod tests {
     use omar_schemas::{TrackSpec, column, list_values};
 
-    use super::super::collect::{Collect, run, start, track};
     use super::*;
+    use crate::collect::{Collect, run, start, track};
 
     const AUDIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/audio");
 

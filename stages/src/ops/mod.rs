@@ -16,9 +16,6 @@ pub mod tokenize;
 
 pub mod pretrain;
 
-#[cfg(test)]
-mod collect;
-
 use crate::Registry;
 
 /// Every stage kind that a graph can name.

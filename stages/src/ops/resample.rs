@@ -151,8 +151,8 @@ fn failed(error: ResampleError) -> StageError {
 mod tests {
     use omar_schemas::column;
 
-    use super::super::collect::{audio, run, start};
     use super::*;
+    use crate::collect::{audio, run, start};
 
     fn bind(sample_rate: u32) -> Result<Resample, BindError> {
         let schema = Audio::schema(&AudioSpec { sample_rate: None });

@@ -2,8 +2,8 @@
 
 use omar_schemas::{AudioSpec, column, fixed_values};
 
-use super::super::collect::{Collect, audio, run, start};
 use super::*;
+use crate::collect::{Collect, audio, run, start};
 
 /// 10 Hz: samples are tenths of a second.
 const RATE: u32 = 10;

@@ -3,15 +3,15 @@
 use arrow::array::{RecordBatch, UInt64Array};
 use omar_schemas::{AudioSpec, Edge, Origin, Split, Track, TrackId, TrackSpec};
 
-use super::decode::Block;
 use crate::error::Rejection;
+use crate::ops::decode::Block;
 use crate::stage::{Operator, Output, Progress, Stage, StageContext};
 
 /// Keeps what an operator gives.
 #[derive(Debug, Default)]
-pub(super) struct Collect {
-    pub(super) batches: Vec<RecordBatch>,
-    pub(super) rejections: Vec<Rejection>,
+pub(crate) struct Collect {
+    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) rejections: Vec<Rejection>,
 }
 
 impl Output for Collect {
@@ -25,13 +25,13 @@ impl Output for Collect {
 }
 
 /// Starts a stage with a seed.
-pub(super) fn start(stage: &impl Stage, seed: u64) -> Box<dyn Operator> {
+pub(crate) fn start(stage: &impl Stage, seed: u64) -> Box<dyn Operator> {
     let context = StageContext { seed, ..StageContext::detached("test") };
     stage.start(&context).expect("it starts")
 }
 
 /// Hands the batches of one recording to an operator and collects what comes of them.
-pub(super) fn run(operator: &mut dyn Operator, batches: &[RecordBatch]) -> Collect {
+pub(crate) fn run(operator: &mut dyn Operator, batches: &[RecordBatch]) -> Collect {
     let mut out = Collect::default();
     for batch in batches {
         let mut progress = operator.push(0, batch, &mut out).expect("it goes on");
@@ -43,12 +43,12 @@ pub(super) fn run(operator: &mut dyn Operator, batches: &[RecordBatch]) -> Colle
     out
 }
 
-pub(super) fn origin(name: &str) -> Origin {
+pub(crate) fn origin(name: &str) -> Origin {
     Origin { track_id: TrackId::of(name, 0), path: name.to_owned(), split: Split::Train }
 }
 
 /// A batch of a `track` edge.
-pub(super) fn track(root: &str, path: &str) -> RecordBatch {
+pub(crate) fn track(root: &str, path: &str) -> RecordBatch {
     let schema = Track::schema(&TrackSpec { root: root.to_owned() });
     let mut columns = origin(path).columns(1);
     columns.push(std::sync::Arc::new(UInt64Array::from(vec![0])));
@@ -56,7 +56,7 @@ pub(super) fn track(root: &str, path: &str) -> RecordBatch {
 }
 
 /// The samples of a track as an `audio` edge, in blocks of `block_len`.
-pub(super) fn audio(name: &str, samples: &[f32], sample_rate: u32, block_len: usize) -> Vec<RecordBatch> {
+pub(crate) fn audio(name: &str, samples: &[f32], sample_rate: u32, block_len: usize) -> Vec<RecordBatch> {
     let schema = omar_schemas::Audio::schema(&AudioSpec { sample_rate: Some(sample_rate) });
     let mut start = 0;
     let blocks = samples.chunks(block_len).map(|block| {
