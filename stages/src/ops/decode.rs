@@ -183,16 +183,16 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, Reject
 }
 
 /// A row of an [`Audio`] edge.
-pub(super) struct Block {
-    pub(super) sample_rate: u32,
-    pub(super) start: u64,
-    pub(super) declared_len: Option<u64>,
-    pub(super) samples: Vec<f32>,
+pub(crate) struct Block {
+    pub(crate) sample_rate: u32,
+    pub(crate) start: u64,
+    pub(crate) declared_len: Option<u64>,
+    pub(crate) samples: Vec<f32>,
 }
 
 impl Block {
     /// Packs the block into a batch of one row, without copying the samples.
-    pub(super) fn into_batch(self, schema: &SchemaRef, origin: &Origin) -> Result<RecordBatch, StageError> {
+    pub(crate) fn into_batch(self, schema: &SchemaRef, origin: &Origin) -> Result<RecordBatch, StageError> {
         let item = Arc::new(Field::new("item", DataType::Float32, false));
         let offsets = OffsetBuffer::from_lengths([self.samples.len()]);
         let samples = ListArray::try_new(item, offsets, Arc::new(Float32Array::from(self.samples)), None)?;
