@@ -103,6 +103,7 @@ fn killed_at_any_moment_the_cache_holds_the_old_rows_or_the_new() {
     let folder = tempfile::tempdir().expect("folder");
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").subsec_nanos();
     let mut random = omar_stages::seed::Random::new(u64::from(seed), &[]);
+    let records = folder.path().join("feedfeedfeed/_commits");
     let mut before = None;
     let mut kills_in_the_middle = 0;
     for _ in 0..KILLS {
@@ -112,19 +113,19 @@ fn killed_at_any_moment_the_cache_holds_the_old_rows_or_the_new() {
             .stdout(Stdio::null())
             .spawn()
             .expect("child");
-        // The moment is drawn from the time in which it writes, not in which it starts.
-        let lock = folder.path().join("feedfeedfeed/_lock");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while std::fs::read(&lock).ok().is_none_or(|owner| !owner_is(&owner, child.id())) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_micros(200));
+        // Let it commit a few shards, so that it dies anywhere between two of them.
+        let start = before.map_or(0, |before: u32| before as usize + 1) * SHARDS.len();
+        let goal = start + random.below(7) as usize;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while furthest(&records) < Some(goal) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(100));
         }
-        std::thread::sleep(Duration::from_micros(random.below(40_000)));
+        std::thread::sleep(Duration::from_micros(random.below(5_000)));
         child.kill().expect("kill");
         let status = child.wait().expect("wait");
         assert!(status.code().is_none(), "seed {seed}: the child ended by itself: {status}");
 
-        let records = folder.path().join("feedfeedfeed/_commits").read_dir().map_or(0, Iterator::count);
-        kills_in_the_middle += usize::from(records != SHARDS.len());
+        kills_in_the_middle += usize::from(furthest(&records).is_some_and(|last| last % SHARDS.len() != 2));
         let store = open(folder.path());
         let after = newest(&store);
         assert!(after >= before, "seed {seed}: generation {before:?} was complete, now {after:?} is");
@@ -139,7 +140,13 @@ fn killed_at_any_moment_the_cache_holds_the_old_rows_or_the_new() {
     assert!(before.is_some() && kills_in_the_middle > 0, "seed {seed}: the kills came too early or too late");
 }
 
-fn owner_is(lock: &[u8], process: u32) -> bool {
-    let owner: Option<serde_json::Value> = serde_json::from_slice(lock).ok();
-    owner.is_some_and(|owner| owner["process"] == process)
+/// How many shards were committed up to and including the furthest one there is a record of, less one.
+fn furthest(records: &Path) -> Option<usize> {
+    let names = records.read_dir().ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let place = |name: String| {
+        let (shard, generation) = name.strip_suffix(".json")?.rsplit_once('-')?;
+        let shard = SHARDS.iter().position(|known| *known == shard)?;
+        Some(u32::from_str_radix(generation, 16).ok()? as usize * SHARDS.len() + shard)
+    };
+    names.filter_map(place).max()
 }
