@@ -4,8 +4,6 @@
 //! Comments at the top may give `--set` options (`# --set a=b`) and environment variables (`# NAME=value`). After a
 //! deliberate change, write the messages anew with `BLESS=1 cargo test --test diagnostics`, and read them.
 
-mod stand_ins;
-
 use std::path::{Path, PathBuf};
 
 use omar_flow::diagnostic::Report;
@@ -29,7 +27,7 @@ fn check(path: &Path, text: &str) -> Result<Plan, Report> {
     };
     let mut report = Report::default();
     let graph = Graph::parse(&path.display().to_string(), text, &sets, &environment, &mut report);
-    Plan::finish(graph.as_ref(), &stand_ins::registry(), report)
+    Plan::finish(graph.as_ref(), &omar_stages::ops::registry(), report)
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! What changes the fingerprint of a node, and what does not?
 
-mod stand_ins;
-
 use omar_flow::diagnostic::Report;
 use omar_flow::graph::Graph;
 use omar_flow::plan::Plan;
@@ -24,7 +22,7 @@ fn plan(text: &str, sets: &[&str]) -> Plan {
     let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
     let mut report = Report::default();
     let graph = Graph::parse("graph.yaml", text, &sets, &|_| None, &mut report);
-    Plan::finish(graph.as_ref(), &stand_ins::registry(), report).unwrap_or_else(|report| panic!("{report}"))
+    Plan::finish(graph.as_ref(), &omar_stages::ops::registry(), report).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// Ids of the nodes whose fingerprints differ from those of [`GRAPH`].
@@ -58,7 +56,10 @@ fn what_is_not_computed_does_not_matter() {
     assert_eq!(changed(GRAPH, &sets), nothing);
     // A default that is written out.
     assert_eq!(
-        changed(GRAPH, &["nodes.crops.params.policy=grid", "nodes.targets.params.views.mel.n_mels=96"]),
+        changed(
+            GRAPH,
+            &["nodes.crops.params.policy=grid", "nodes.tokens.params.quantizer.random_projection.codebooks=1"]
+        ),
         nothing
     );
     // Another unit for the same time.

@@ -4,6 +4,12 @@
 //! in `tests/golden`, or in the folder that `OMAR_REFERENCE` names: sizes come from the tensors and parameters from the
 //! metadata, so other signals, weights and seeds do as well.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::iter_over_hash_type,
+    reason = "a test may fail, and the order does not matter here"
+)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

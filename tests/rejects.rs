@@ -28,7 +28,7 @@ fn odd_files(good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("rate_huge.wav", patched(24, &u32::MAX.to_le_bytes())),
         ("no_channels.wav", patched(22, &0u16.to_le_bytes())),
         ("many_channels.wav", patched(22, &u16::MAX.to_le_bytes())),
-        ("data_4_gib.wav", patched(40, &u32::MAX.to_le_bytes())),
+        ("data_1_gib.wav", patched(40, &(1u32 << 30).to_le_bytes())),
         ("bits_zero.wav", patched(34, &0u16.to_le_bytes())),
         ("wavpack.wav", [b"wvpk".as_slice(), &[7; 4000]].concat()),
         ("tak.mp3", [b"tBaK".as_slice(), &[9; 4000]].concat()),
@@ -39,7 +39,8 @@ fn odd_files(good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn odd_files_become_rows_and_the_others_are_used() {
-    let program = Program::new(&Options::default());
+    // More good files than odd ones: a corpus that is mostly rejected is an error.
+    let program = Program::new(&Options { tracks: 24, ..Options::default() });
     let good = fs::read(program.path("audio/track_000.wav")).expect("a good file");
     let odd = odd_files(&good);
     for (name, bytes) in &odd {

@@ -89,7 +89,7 @@ pub struct DrawArgs {
 /// How a graph is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DrawFormat {
-    /// For Markdown files and https://mermaid.live.
+    /// For Markdown files and mermaid.live.
     Mermaid,
     /// For Graphviz.
     Dot,

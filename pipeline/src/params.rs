@@ -187,8 +187,8 @@ impl ParamsSchema {
         }
         let names = || choices.words.iter().copied().chain(variants.iter().map(|variant| variant.0));
         let (message, hint) = if variants.iter().any(|variant| variant.0 == word) {
-            let hint = format!("write `{}: {{{word}: {{...}}}}`", path.last());
-            (format!("`{word}` has parameters of its own, which are missing"), Some(hint))
+            let hint = format!("write `{}: {{{word}: {{}}}}`", path.last());
+            (format!("`{word}` takes parameters of its own, and they are missing"), Some(hint))
         } else {
             let message = format!("`{}` must be {}, found `{word}`", path.last(), one_of(names()));
             (message, did_you_mean(word, names()))

@@ -9,6 +9,8 @@
 //! To add a stage: one file in `ops/`, and its two lines in `ops/mod.rs`. The contract is in [`stage`].
 
 pub mod codec;
+#[cfg(test)]
+mod collect;
 pub mod corpus;
 pub mod dsp;
 pub mod error;

@@ -29,9 +29,9 @@ pub fn stages(args: &StagesArgs, registry: &Registry) -> Exit {
         return Exit::Usage;
     };
     if args.json {
-        write_json(&to_json(kind))
+        write_json(&to_json(kind));
     } else {
-        write_result(&describe(kind))
+        write_result(&describe(kind));
     }
     Exit::Done
 }

@@ -2,6 +2,7 @@
 //! order of the recordings.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ struct Ticket {
 /// A recording under way, in the order of admission.
 struct Slot {
     id: u64,
-    ticket: Arc<Ticket>,
+    ticket: Rc<Ticket>,
     messages: VecDeque<Message>,
     state: State,
 }
@@ -129,7 +130,7 @@ pub(crate) fn tracks<'scope>(
             input.for_each(|stamp, epochs| {
                 for (epoch, task) in epochs.drain(..) {
                     let capabilities = (0..ports).filter_map(|port| stamp.retain_least(port)).collect();
-                    tracks.waiting.push_back((Arc::new(Ticket { epoch, task, capabilities }), 0));
+                    tracks.waiting.push_back((Rc::new(Ticket { epoch, task, capabilities }), 0));
                 }
             });
             tracks.collect();
@@ -181,7 +182,7 @@ pub(crate) fn tracks<'scope>(
 struct Tracks {
     context: Context,
     /// Epochs not fully admitted, with the next recording of each.
-    waiting: VecDeque<(Arc<Ticket>, usize)>,
+    waiting: VecDeque<(Rc<Ticket>, usize)>,
     slots: VecDeque<Slot>,
     next_id: u64,
     idle: Vec<Lane>,
@@ -242,7 +243,7 @@ impl Tracks {
     }
 
     /// The next thing to emit: only ever from the oldest recording, so that the order is that of the shard.
-    fn next(&mut self) -> Option<(Arc<Ticket>, Emit)> {
+    fn next(&mut self) -> Option<(Rc<Ticket>, Emit)> {
         loop {
             let slot = self.slots.front_mut()?;
             if let Some(message) = slot.messages.front() {
@@ -301,7 +302,7 @@ impl Tracks {
         }
     }
 
-    fn push_slot(&mut self, ticket: Arc<Ticket>, state: State) -> u64 {
+    fn push_slot(&mut self, ticket: Rc<Ticket>, state: State) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         self.slots.push_back(Slot { id, ticket, messages: VecDeque::new(), state });

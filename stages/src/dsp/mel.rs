@@ -269,11 +269,11 @@ impl View for MelSpectrogram {
                     }
                 }
                 self.compress.apply(&mut sum);
-                for lane in 0..LANES {
-                    sum[lane] = (sum[lane] - mean) / std;
+                for value in &mut sum {
+                    *value = (*value - mean) / std;
                 }
-                for lane in 0..lanes {
-                    rows[lane * bins + m] = sum[lane];
+                for (lane, value) in sum.iter().take(lanes).enumerate() {
+                    rows[lane * bins + m] = *value;
                 }
             }
         }

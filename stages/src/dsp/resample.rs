@@ -6,7 +6,7 @@
 //! torchaudio count the same way.
 //!
 //! Two methods. [`Method::Fft`] multiplies spectra with a steep low-pass (rubato): flat to 0.95 of the lower Nyquist
-//! frequency, aliases below -120 dB. [`Method::SincHann`] is `torchaudio.functional.resample` with its defaults, sample
+//! frequency, aliases below -120 dB from that frequency on. [`Method::SincHann`] is `torchaudio.functional.resample` with its defaults, sample
 //! by sample: far less steep, but what the published models heard in training.
 //!
 //! ```
@@ -163,8 +163,9 @@ impl FftCore {
     fn new(input_rate: u32, output_rate: u32) -> Result<Self, ResampleError> {
         let divisor = gcd(input_rate, output_rate);
         let (input_unit, output_unit) = (input_rate / divisor, output_rate / divisor);
-        // The delay is half a block: an even number of units makes that a whole number of samples on both sides.
-        let units = 2 * Self::SHORTEST_BLOCK.div_ceil(2 * input_unit.min(output_unit));
+        // The delay is half a block: an even number of units makes that a whole number of samples on both sides. A power
+        // of two, because it is a factor of the lengths to transform.
+        let units = Self::SHORTEST_BLOCK.div_ceil(input_unit.min(output_unit)).next_power_of_two().max(2);
         let input_len = (units * input_unit) as usize;
         let fft = Fft::new_custom(
             input_rate as usize,

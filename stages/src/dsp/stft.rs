@@ -45,7 +45,7 @@ impl StftConfig {
     /// # Errors
     /// [`DspError::Param`] naming the first parameter outside its range.
     pub fn check(&self) -> Result<(), DspError> {
-        if !(2..=LONGEST).contains(&self.n_fft) || self.n_fft % 2 != 0 {
+        if !(2..=LONGEST).contains(&self.n_fft) || !self.n_fft.is_multiple_of(2) {
             let expected = format!("an even number of samples, 2 to {LONGEST}");
             return Err(DspError::param("n_fft", self.n_fft, expected));
         }

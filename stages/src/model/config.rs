@@ -39,7 +39,7 @@ impl Size {
 
 /// How the attention's residual sum is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Norm {
     /// `x + attention(x)`.
     Plain,

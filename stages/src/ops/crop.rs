@@ -364,3 +364,6 @@ impl CropOperator {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

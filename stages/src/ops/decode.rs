@@ -183,16 +183,16 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, Reject
 }
 
 /// A row of an [`Audio`] edge.
-pub(super) struct Block {
-    pub(super) sample_rate: u32,
-    pub(super) start: u64,
-    pub(super) declared_len: Option<u64>,
-    pub(super) samples: Vec<f32>,
+pub(crate) struct Block {
+    pub(crate) sample_rate: u32,
+    pub(crate) start: u64,
+    pub(crate) declared_len: Option<u64>,
+    pub(crate) samples: Vec<f32>,
 }
 
 impl Block {
     /// Packs the block into a batch of one row, without copying the samples.
-    pub(super) fn into_batch(self, schema: &SchemaRef, origin: &Origin) -> Result<RecordBatch, StageError> {
+    pub(crate) fn into_batch(self, schema: &SchemaRef, origin: &Origin) -> Result<RecordBatch, StageError> {
         let item = Arc::new(Field::new("item", DataType::Float32, false));
         let offsets = OffsetBuffer::from_lengths([self.samples.len()]);
         let samples = ListArray::try_new(item, offsets, Arc::new(Float32Array::from(self.samples)), None)?;
@@ -204,5 +204,53 @@ impl Block {
             Arc::new(samples),
         ]);
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use omar_schemas::{TrackSpec, column, list_values};
+
+    use super::*;
+    use crate::collect::{Collect, run, start, track};
+
+    const AUDIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/audio");
+
+    fn decode(root: &str, path: &str) -> Collect {
+        let schema = Track::schema(&TrackSpec { root: root.to_owned() });
+        let params = serde_json::from_str("{}").expect("every parameter has a default");
+        let stage = Decode::bind(params, &Inputs::new(vec![("in", &schema)])).expect("it binds");
+        run(&mut *start(&stage, 0), &[track(root, path)])
+    }
+
+    #[test]
+    fn a_recording_comes_out_in_blocks_without_gaps() {
+        let out = decode(AUDIO, "lame_v4.mp3");
+        assert!(out.rejections.is_empty() && out.batches.len() > 1);
+        let mut end = 0;
+        for batch in &out.batches {
+            assert_eq!(column::<UInt64Array>(batch, "start").expect("a column").value(0), end);
+            assert_eq!(column::<UInt64Array>(batch, "declared_len").expect("a column").value(0), 132_300);
+            assert_eq!(column::<UInt32Array>(batch, "sample_rate").expect("a column").value(0), 44_100);
+            end += list_values(batch, "samples", 0).expect("a column").len() as u64;
+        }
+        assert_eq!(end, 132_300);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_rejected_and_the_run_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().to_str().expect("its name is text");
+        std::fs::write(folder.path().join("text.mp3"), "not music").expect("written");
+        let class = |name: &str| decode(root, name).rejections.first().map(|rejection| rejection.class);
+        assert_eq!(class("text.mp3"), Some("mismatch"));
+        assert_eq!(class("missing.wav"), Some("io"));
+        assert_eq!(class("."), Some("unsupported"));
+    }
+
+    #[test]
+    fn a_panic_in_a_codec_is_a_fault_of_the_file() {
+        let rejection = guarded(|| -> Result<(), DecodeError> { panic!("as codecs do") }).expect_err("it is caught");
+        assert_eq!(rejection.class, "corrupt");
     }
 }

@@ -28,7 +28,7 @@ pub struct FeaturesParams {
     pub views: Views,
 }
 
-/// The views that exist. A new one is a field here, a variant of [`ViewConfig`] and a line in [`Views::configs`].
+/// The views that exist. A new one is a field here, a variant of [`ViewConfig`] and a line in `configs`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Views {

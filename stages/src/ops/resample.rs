@@ -143,7 +143,53 @@ impl Operator for ResampleOperator {
 }
 
 /// The arithmetic fails only when it is used wrongly, which no file can bring about.
-#[expect(clippy::needless_pass_by_value, reason = "it is an argument of map_err")]
 fn failed(error: ResampleError) -> StageError {
     StageError::Failed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use omar_schemas::column;
+
+    use super::*;
+    use crate::collect::{audio, run, start};
+
+    fn bind(sample_rate: u32) -> Result<Resample, BindError> {
+        let schema = Audio::schema(&AudioSpec { sample_rate: None });
+        let params = ResampleParams { sample_rate, method: Method::Fft };
+        Resample::bind(params, &Inputs::new(vec![("in", &schema)]))
+    }
+
+    fn samples(batches: &[RecordBatch]) -> Vec<f32> {
+        batches.iter().flat_map(|batch| list_values(batch, "samples", 0).expect("a column").to_vec()).collect()
+    }
+
+    #[test]
+    fn tracks_of_any_rate_come_out_at_one_and_do_not_leak_into_each_other() {
+        let stage = bind(24_000).expect("it binds");
+        let mut operator = start(&stage, 0);
+        let tone: Vec<f32> = (0..44_100).map(|i| (i as f32 * 0.05).sin()).collect();
+        let mut first = Vec::new();
+        for (rate, block_len) in [(44_100, 10_000), (24_000, 7_000), (44_100, 333)] {
+            let out = run(&mut *operator, &audio("a", &tone, rate, block_len));
+            let resampled = samples(&out.batches);
+            assert_eq!(resampled.len(), (44_100 * 24_000usize).div_ceil(rate as usize));
+            for batch in &out.batches {
+                let declared = column::<UInt64Array>(batch, "declared_len").expect("a column").value(0);
+                assert_eq!(declared, resampled.len() as u64);
+                assert_eq!(column::<UInt32Array>(batch, "sample_rate").expect("a column").value(0), 24_000);
+            }
+            match rate {
+                24_000 => assert_eq!(resampled, tone),
+                _ if first.is_empty() => first = resampled,
+                _ => assert!(first == resampled, "the same track again, in other blocks"),
+            }
+        }
+    }
+
+    #[test]
+    fn kilohertz_are_pointed_out() {
+        assert_eq!(bind(24).expect_err("too low").hint.as_deref(), Some("24 kHz is `24000`"));
+        assert!(bind(0).is_err());
+    }
 }

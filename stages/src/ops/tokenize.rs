@@ -292,6 +292,7 @@ impl Stage for Tokenize {
                 |(view, shape): &(ViewSpec, PatchShape)| self.quantizer.build(&view.name, shape.values(), context.seed);
             *made = self.patches.iter().map(build).collect::<Result<_, _>>()?;
         }
+        #[expect(clippy::borrowed_box, reason = "it is what the iterator gives")]
         let view = |((view, shape), quantizer): (&(ViewSpec, PatchShape), &Box<dyn Quantizer>)| {
             let quantizer = quantizer.another();
             ViewQuantizer { name: view.name.clone(), shape: *shape, quantizer, patches: Vec::new() }
@@ -459,7 +460,7 @@ mod tests {
         };
         let error = with_rate(json!(20));
         assert_eq!(error.at, crate::At::Param("patch_rate".to_owned()));
-        assert_eq!(error.hint.as_deref(), Some("rates that fit: 18.75, 15, 25, 12.5"));
+        assert_eq!(error.hint.as_deref(), Some("rates that fit: 18.75, 25, 15, 12.5"));
         for rate in [json!(0), json!(-25), json!(1e-9), json!(1e9)] {
             with_rate(rate);
         }

@@ -159,7 +159,7 @@ fn level(z: f64, n: usize, bound: Bound) -> usize {
     let level = match bound {
         Bound::Standard => {
             let half = top * (1.0 + 1e-3) / 2.0;
-            let offset = if n % 2 == 0 { 0.5 } else { 0.0 };
+            let offset = if n.is_multiple_of(2) { 0.5 } else { 0.0 };
             let shift = (offset / half).atanh();
             ((z + shift).tanh() * half - offset).round_ties_even() + (n / 2) as f64
         }

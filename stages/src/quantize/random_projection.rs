@@ -208,7 +208,7 @@ mod tests {
         let identity = (0..dim * dim).map(|i| if i % (dim + 1) == 0 { 1.0 } else { 0.0 }).collect();
         let weights = CodebookWeights { projection: identity, codebook: noise(500 * dim) };
         let config = RandomProjectionConfig { input_len: dim, codebooks: 1, codebook_size: 500, codebook_dim: dim };
-        let mut quantizer = RandomProjection::new(config, &[weights.clone()]).unwrap();
+        let mut quantizer = RandomProjection::new(config, std::slice::from_ref(&weights)).unwrap();
         let scaled: Vec<f32> = weights.codebook.iter().map(|x| x * 0.01).collect();
         let expected: Vec<u16> = (0..500).collect();
         assert_eq!(quantizer.forward(&scaled).unwrap(), expected);
