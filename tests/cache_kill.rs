@@ -16,7 +16,7 @@ use omar_stages::storage::{Commit, Node, ShardKey, commits};
 
 const SHARDS: [&str; 3] = ["s-0", "s-10", "s-11"];
 const FOLDER: &str = "OMAR_FLOW_TEST_FOLDER";
-const KILLS: usize = 60;
+const KILLS: usize = 40;
 
 fn schema() -> SchemaRef {
     let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size: 8192 }];
