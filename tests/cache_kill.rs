@@ -19,10 +19,10 @@ const FOLDER: &str = "OMAR_FLOW_TEST_FOLDER";
 const KILLS: usize = 40;
 
 fn schema() -> SchemaRef {
-    let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size: 8192 }];
     let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 38_400, 960, 40);
     let quantizer = "none".to_owned();
-    Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams, quantizer })
+    let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size: 8192, quantizer }];
+    Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams })
 }
 
 /// The rows of a track: a function of shard and generation.

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn edges_are_described_with_their_constants() {
-        let mel = ViewSpec { name: "mel".to_owned(), bins: 96, frames: 1876, hop_len: 320 };
+        let mel = ViewSpec::new("mel", 96, 1876, 320);
         let schema = Features::schema(&FeaturesSpec { sample_rate: 24_000, crop_samples: 600_000, views: vec![mel] });
         assert_eq!(words(&schema), "features: mel 1876 frames x 96 bins at 75 Hz");
         let keys = 8 + 4 + 4 + 4 + 8 + 8;

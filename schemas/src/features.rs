@@ -1,5 +1,7 @@
 //! Representations of crops.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::{DataType, Field};
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +35,31 @@ pub struct ViewSpec {
     pub frames: u32,
     /// Samples from one frame to the next.
     pub hop_len: u32,
+    /// The parameters of the transform, as text: what statistics of this view depend on.
+    pub parameters: BTreeMap<String, String>,
+    /// What was done to the values last.
+    pub standardized: Standardized,
+}
+
+/// Whether the values of a view were brought to mean 0 and deviation 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standardized {
+    /// They are as the transform gives them.
+    No,
+    /// With one mean and one deviation for the view.
+    Global,
+    /// With a mean and a deviation for every bin.
+    PerBin,
 }
 
 impl ViewSpec {
+    /// A view whose transform is not described.
+    pub fn new(name: impl Into<String>, bins: u32, frames: u32, hop_len: u32) -> Self {
+        let (parameters, standardized) = (BTreeMap::new(), Standardized::No);
+        Self { name: name.into(), bins, frames, hop_len, parameters, standardized }
+    }
+
     /// Frames per second at a sample rate.
     pub fn frame_rate(&self, sample_rate: u32) -> f64 {
         f64::from(sample_rate) / f64::from(self.hop_len)
@@ -44,7 +68,7 @@ impl ViewSpec {
 
 impl Edge for Features {
     const NAME: &'static str = "features";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
     type Spec = FeaturesSpec;
 
     fn fields(spec: &FeaturesSpec) -> Vec<Field> {

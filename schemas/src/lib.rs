@@ -12,11 +12,14 @@
 //! | [`Features`] | the views (mel, waveform, ...) of a crop | `features` | `tokenize`, `pretrain` |
 //! | [`Tokens`] | the training targets of a crop | `tokenize` | `pretrain` |
 //! | [`Metrics`] | one logged training step | `pretrain` | people |
+//! | [`Statistics`] | mean and deviation of a view over a corpus | `statistics` | `features`, people |
+//! | [`Codebooks`] | one fitted codebook | `fit_codebook` | `tokenize`, people |
 //! | [`Reject`] | one recording that could not be used, and why | every stage | the quarantine |
 //!
 //! Every edge between [`Track`] and [`Tokens`] starts with the [`origin`] columns: which recording a row belongs to.
 
 mod audio;
+mod codebooks;
 mod column;
 mod crop;
 mod edge;
@@ -25,18 +28,21 @@ mod id;
 mod metrics;
 pub mod origin;
 mod reject;
+mod statistics;
 mod tokens;
 mod track;
 pub mod units;
 
 pub use audio::{Audio, AudioSpec};
+pub use codebooks::{Codebooks, CodebooksSpec};
 pub use column::{column, fixed_tensor, fixed_tensor_field, fixed_tensor_shape, fixed_values, list_values};
 pub use crop::{Crop, CropSpec};
 pub use edge::{Edge, SchemaError, edge_name};
-pub use features::{Features, FeaturesSpec, ViewSpec};
+pub use features::{Features, FeaturesSpec, Standardized, ViewSpec};
 pub use id::TrackId;
 pub use metrics::{Metrics, MetricsSpec};
 pub use origin::Origin;
 pub use reject::{Reject, RejectSpec};
+pub use statistics::{Statistics, StatisticsSpec};
 pub use tokens::{StreamSpec, Tokens, TokensSpec};
 pub use track::{Split, Track, TrackSpec};

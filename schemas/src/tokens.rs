@@ -24,8 +24,6 @@ pub struct TokensSpec {
     pub positions: u32,
     /// In column order.
     pub streams: Vec<StreamSpec>,
-    /// How patches became tokens, in words.
-    pub quantizer: String,
 }
 
 impl TokensSpec {
@@ -44,11 +42,13 @@ pub struct StreamSpec {
     pub codebooks: u32,
     /// Codes are 0..codebook_size.
     pub codebook_size: u32,
+    /// How patches became tokens, in words.
+    pub quantizer: String,
 }
 
 impl Edge for Tokens {
     const NAME: &'static str = "tokens";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
     type Spec = TokensSpec;
 
     fn fields(spec: &TokensSpec) -> Vec<Field> {

@@ -13,6 +13,7 @@ pub mod codec;
 mod collect;
 pub mod corpus;
 pub mod dsp;
+pub mod encodec;
 pub mod error;
 pub mod model;
 pub mod ops;

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use candle_core::Device;
 use omar_schemas::{Edge, Split, TrackId};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -46,7 +47,8 @@ pub trait StageKind: Stage + Sized + 'static {
 
     /// Checks parameters against the input edges. Every refusal that needs no data happens here.
     ///
-    /// Does no I/O and touches no device.
+    /// Touches no device and looks at no data. The only files it may read are small descriptions that decide the output
+    /// edge (a parquet footer, the `config.json` of a model, statistics).
     ///
     /// # Errors
     /// What does not fit, and how to mend it.
@@ -181,6 +183,20 @@ pub struct StageContext {
 }
 
 impl StageContext {
+    /// The device as candle knows it.
+    ///
+    /// # Errors
+    /// When it has no such name or cannot be used.
+    pub fn device(&self) -> Result<Device, StageError> {
+        if self.device == "cpu" {
+            return Ok(Device::Cpu);
+        }
+        let Some(index) = self.device.strip_prefix("cuda:").and_then(|index| index.parse().ok()) else {
+            return Err(StageError::Failed(format!("device `{}`: expected `cpu` or `cuda:N`", self.device)));
+        };
+        Ok(Device::new_cuda(index)?)
+    }
+
     /// A context for tests and examples: CPU, seed 0, nothing written.
     pub fn detached(node: &str) -> Self {
         Self { node: node.to_owned(), seed: 0, run_dir: None, resume: false, device: "cpu".to_owned() }

@@ -15,10 +15,10 @@ use serde_json::json;
 use super::*;
 
 fn tokens_schema(codebook_size: u32) -> SchemaRef {
-    let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size }];
-    let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
+        let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
     let quantizer = "random projection".to_owned();
-    Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams, quantizer })
+    let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size, quantizer }];
+    Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams })
 }
 
 fn key_columns(track: u64, crops: u32) -> Vec<ArrayRef> {
@@ -244,7 +244,7 @@ fn row_groups_end_with_tracks_and_stay_small() {
     let spec = FeaturesSpec {
         sample_rate: 24_000,
         crop_samples: 24_000,
-        views: vec![ViewSpec { name: "mel".to_owned(), bins: 96, frames: 1000, hop_len: 24 }],
+        views: vec![ViewSpec::new("mel", 96, 1000, 24)],
     };
     let schema = Features::schema(&spec);
     let rows = |track: u64, crops: u32| {

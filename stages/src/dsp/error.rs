@@ -26,6 +26,9 @@ pub enum DspError {
         /// The length it must have.
         expected: usize,
     },
+    /// A model that cannot be loaded or run.
+    #[error("{0}")]
+    Model(String),
     /// A transform of nothing.
     #[error("no samples to transform")]
     Empty,

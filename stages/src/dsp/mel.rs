@@ -110,6 +110,21 @@ impl MelConfig {
         self.standardize.pairs(self.n_mels).map(drop)
     }
 
+    /// Every parameter but the standardisation, by name, as text.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("n_fft", self.n_fft.to_string()),
+            ("win_len", self.win_len.to_string()),
+            ("hop_len", self.hop_len.to_string()),
+            ("n_mels", self.n_mels.to_string()),
+            ("f_min", self.f_min.to_string()),
+            ("f_max", self.f_max.to_string()),
+            ("scale", format!("{:?}", self.scale).to_lowercase()),
+            ("norm", format!("{:?}", self.norm).to_lowercase()),
+            ("gain", self.compress.gain.to_string()),
+        ]
+    }
+
     fn stft(&self) -> StftConfig {
         StftConfig {
             n_fft: self.n_fft,
@@ -209,6 +224,7 @@ impl MelScale {
 const LANES: usize = 16;
 
 /// A planned mel spectrogram.
+#[derive(Clone)]
 pub struct MelSpectrogram {
     stft: Stft,
     bank: MelFilterbank,
@@ -244,6 +260,10 @@ impl View for MelSpectrogram {
 
     fn frames(&self, samples: usize) -> usize {
         centred_frames(samples, self.hop_len)
+    }
+
+    fn another(&self) -> Box<dyn View> {
+        Box::new(self.clone())
     }
 
     fn forward_into(&mut self, samples: &[f32], out: &mut [f32]) -> Result<(), DspError> {

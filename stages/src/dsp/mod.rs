@@ -7,7 +7,9 @@
 mod error;
 
 pub mod compress;
+pub mod cqt;
 pub mod mel;
+pub mod moments;
 pub mod patch;
 pub mod resample;
 pub mod stft;

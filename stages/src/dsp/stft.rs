@@ -66,6 +66,7 @@ pub fn centred_frames(samples: usize, hop_len: usize) -> usize {
 }
 
 /// A planned short-time Fourier transform.
+#[derive(Clone)]
 pub struct Stft {
     config: StftConfig,
     plan: Arc<dyn RealToComplex<f32>>,

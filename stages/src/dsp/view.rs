@@ -4,10 +4,16 @@
 //! variant of [`ViewConfig`] with its lines below. The `features` and `tokenize` stages know views only through
 //! these two types.
 
+use std::path::PathBuf;
+
+use candle_core::Device;
+
 use super::DspError;
 use super::compress::Standardize;
+use super::cqt::{Cqt, CqtConfig};
 use super::mel::{MelConfig, MelFilterbank, MelSpectrogram};
 use super::stft::centred_frames;
+use crate::encodec::{EncodecView, EncodecViewConfig};
 
 /// A planned representation.
 pub trait View: Send {
@@ -26,6 +32,31 @@ pub trait View: Send {
     /// [`DspError::Empty`] without samples, [`DspError::Length`] when `out` has another length.
     fn forward_into(&mut self, samples: &[f32], out: &mut [f32]) -> Result<(), DspError>;
 
+    /// Another one for another thread; it shares what is large.
+    fn another(&self) -> Box<dyn View>;
+
+    /// Crops that are worth computing together. More than one only where a model has weights to read.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Computes the representation of several crops of equal length.
+    ///
+    /// # Shapes
+    /// `crops`: `(batch, samples)`; `out`: `(batch, frames, bins)`.
+    ///
+    /// # Errors
+    /// As [`View::forward_into`].
+    fn forward_batch_into(&mut self, crops: &[&[f32]], out: &mut [f32]) -> Result<(), DspError> {
+        let Some(first) = crops.first() else { return Ok(()) };
+        let len = self.frames(first.len()) * self.bins();
+        DspError::check_len("features", out.len(), crops.len() * len)?;
+        for (samples, out) in crops.iter().zip(out.chunks_exact_mut(len)) {
+            self.forward_into(samples, out)?;
+        }
+        Ok(())
+    }
+
     /// Computes the representation into a new vector.
     ///
     /// # Errors
@@ -42,6 +73,10 @@ pub trait View: Send {
 pub enum ViewConfig {
     /// Mel spectrogram.
     Mel(MelConfig),
+    /// Constant-Q spectrogram.
+    Cqt(CqtConfig),
+    /// The encoder of EnCodec, before quantisation.
+    Encodec(EncodecViewConfig),
     /// The samples themselves.
     Waveform(WaveformConfig),
 }
@@ -51,14 +86,50 @@ impl ViewConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Mel(_) => "mel",
+            Self::Cqt(_) => "cqt",
+            Self::Encodec(_) => "encodec",
             Self::Waveform(_) => "waveform",
         }
+    }
+
+    /// Every parameter but the standardisation, by name, as text: what statistics of the view depend on.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Mel(mel) => mel.parameters(),
+            Self::Cqt(cqt) => cqt.parameters(),
+            Self::Encodec(encodec) => encodec.parameters(),
+            Self::Waveform(_) => Vec::new(),
+        }
+    }
+
+    /// How the values are standardised.
+    pub fn standardize(&self) -> &Standardize {
+        match self {
+            Self::Mel(mel) => &mel.standardize,
+            Self::Cqt(cqt) => &cqt.standardize,
+            Self::Encodec(encodec) => &encodec.standardize,
+            Self::Waveform(waveform) => &waveform.standardize,
+        }
+    }
+
+    /// The same view with another standardisation.
+    #[must_use]
+    pub fn with_standardize(mut self, standardize: Standardize) -> Self {
+        match &mut self {
+            Self::Mel(mel) => mel.standardize = standardize,
+            Self::Cqt(cqt) => cqt.standardize = standardize,
+            Self::Encodec(encodec) => encodec.standardize = standardize,
+            Self::Waveform(waveform) => waveform.standardize = standardize,
+        }
+        self
     }
 
     /// Samples from one frame to the next.
     pub fn hop_len(&self) -> usize {
         match self {
             Self::Mel(mel) => mel.hop_len,
+            Self::Cqt(cqt) => cqt.hop_len,
+            Self::Encodec(encodec) => encodec.encoder.hop_len(),
             Self::Waveform(_) => 1,
         }
     }
@@ -67,6 +138,8 @@ impl ViewConfig {
     pub fn bins(&self) -> usize {
         match self {
             Self::Mel(mel) => mel.n_mels,
+            Self::Cqt(cqt) => cqt.n_bins,
+            Self::Encodec(encodec) => encodec.encoder.bins(),
             Self::Waveform(_) => 1,
         }
     }
@@ -75,6 +148,8 @@ impl ViewConfig {
     pub fn frames(&self, samples: usize) -> usize {
         match self {
             Self::Mel(mel) => centred_frames(samples, mel.hop_len),
+            Self::Cqt(cqt) => centred_frames(samples, cqt.hop_len),
+            Self::Encodec(encodec) => encodec.encoder.frames(samples),
             Self::Waveform(_) => samples,
         }
     }
@@ -93,17 +168,29 @@ impl ViewConfig {
                     Err(DspError::param("n_mels", mel.n_mels, expected))
                 }
             },
+            Self::Cqt(cqt) => cqt.check(),
+            Self::Encodec(encodec) => encodec.standardize.pairs(encodec.encoder.bins()).map(drop),
             Self::Waveform(waveform) => waveform.standardize.pairs(1).map(drop),
         }
     }
 
-    /// Plans the view.
+    /// Files whose content decides the values.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Encodec(encodec) => encodec.files(),
+            Self::Mel(_) | Self::Cqt(_) | Self::Waveform(_) => Vec::new(),
+        }
+    }
+
+    /// Plans the view. Models run on `device`; transforms always run where the samples are.
     ///
     /// # Errors
-    /// [`DspError::Param`] as in [`ViewConfig::check`].
-    pub fn build(&self) -> Result<Box<dyn View>, DspError> {
+    /// [`DspError::Param`] as in [`ViewConfig::check`], [`DspError::Model`] when a model cannot be loaded.
+    pub fn build(&self, device: &Device) -> Result<Box<dyn View>, DspError> {
         Ok(match self {
             Self::Mel(mel) => Box::new(MelSpectrogram::new(mel)?),
+            Self::Cqt(cqt) => Box::new(Cqt::new(cqt)?),
+            Self::Encodec(encodec) => Box::new(EncodecView::new(encodec, device)?),
             Self::Waveform(waveform) => Box::new(Waveform::new(waveform)?),
         })
     }
@@ -124,6 +211,7 @@ impl Default for WaveformConfig {
 }
 
 /// The samples themselves, standardised: one bin, one frame per sample.
+#[derive(Debug, Clone)]
 pub struct Waveform {
     mean: f32,
     std: f32,
@@ -149,6 +237,10 @@ impl View for Waveform {
         samples
     }
 
+    fn another(&self) -> Box<dyn View> {
+        Box::new(self.clone())
+    }
+
     fn forward_into(&mut self, samples: &[f32], out: &mut [f32]) -> Result<(), DspError> {
         if samples.is_empty() {
             return Err(DspError::Empty);
@@ -167,9 +259,13 @@ mod tests {
 
     #[test]
     fn every_view_says_how_long_its_output_is() {
-        for config in [ViewConfig::Mel(MelConfig::mel_24k()), ViewConfig::Waveform(WaveformConfig::default())] {
+        for config in [
+            ViewConfig::Mel(MelConfig::mel_24k()),
+            ViewConfig::Cqt(CqtConfig::cqt_24k()),
+            ViewConfig::Waveform(WaveformConfig::default()),
+        ] {
             config.check().unwrap();
-            let mut view = config.build().unwrap();
+            let mut view = config.build(&Device::Cpu).unwrap();
             assert_eq!(view.bins(), config.bins());
             assert_eq!(view.frames(4_000), config.frames(4_000));
             for samples in [1, 319, 320, 4_000] {

@@ -12,6 +12,9 @@ pub mod resample;
 pub mod crop;
 
 pub mod features;
+pub mod statistics;
+
+pub mod fit_codebook;
 pub mod tokenize;
 
 pub mod pretrain;
@@ -27,6 +30,8 @@ pub fn registry() -> Registry {
         .with::<resample::Resample>()
         .with::<crop::Crop>()
         .with::<features::Features>()
+        .with::<statistics::Statistics>()
+        .with::<fit_codebook::FitCodebook>()
         .with::<tokenize::Tokenize>()
         .with::<pretrain::Pretrain>()
 }

@@ -220,10 +220,10 @@ mod tests {
     use omar_schemas::{Edge, Split, StreamSpec, Tokens, TokensSpec, Track, TrackSpec, column, fixed_tensor};
 
     fn schema(codebook_size: u32) -> SchemaRef {
-        let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size }];
-        let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
+                let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
         let quantizer = "random projection".to_owned();
-        Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams, quantizer })
+        let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size, quantizer }];
+        Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams })
     }
 
     fn rows(schema: &SchemaRef, track: u64, crops: std::ops::Range<u32>) -> RecordBatch {

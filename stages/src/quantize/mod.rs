@@ -1,14 +1,16 @@
 //! Patches to tokens.
 //!
-//! A [`Quantizer`] maps each patch to one code per codebook. Both kinds are frozen: their weights are drawn once, from
-//! a seed, or read from a file ([`weights`]), and never trained. [`usage`] counts which codes are used, the measure of
+//! A [`Quantizer`] maps each patch to one code per codebook. The weights of random projection and finite scalars are
+//! drawn once, from a seed, or read from a file ([`weights`]), and never trained; those of [`k_means`] are fitted to
+//! patches. [`usage`] counts which codes are used, the measure of
 //! whether a quantizer suits the data.
 
-mod cosine;
 mod error;
+mod kernel;
 mod normal;
 
 pub mod finite_scalar;
+pub mod k_means;
 pub mod random_projection;
 pub mod torch;
 pub mod usage;
@@ -16,6 +18,7 @@ pub mod weights;
 
 pub use error::QuantizeError;
 pub use finite_scalar::{FiniteScalar, FiniteScalarConfig};
+pub use k_means::{KMeans, KMeansConfig};
 pub use random_projection::{RandomProjection, RandomProjectionConfig};
 pub use usage::CodeUsage;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pulp::Arch;
 
-use super::cosine::{NearestScratch, Projection, UnitRows};
+use super::kernel::{NearestScratch, Projection, Rows};
 use super::torch::TorchGenerator;
 use super::weights::{CodebookWeights, SeededNormal, WeightsFile};
 use super::{QuantizeError, Quantizer};
@@ -49,7 +49,7 @@ impl RandomProjectionConfig {
 /// A random-projection quantizer. A clone shares the weights.
 pub struct RandomProjection {
     config: RandomProjectionConfig,
-    codebooks: Arc<[(Projection, UnitRows)]>,
+    codebooks: Arc<[(Projection, Rows)]>,
     arch: Arch,
     /// Projected patches of one panel.
     directions: Vec<f32>,
@@ -82,7 +82,7 @@ impl RandomProjection {
         }
         let codebooks = weights
             .iter()
-            .map(|one| (Projection::new(&one.projection, dim), UnitRows::new(&one.codebook, dim)))
+            .map(|one| (Projection::new(&one.projection, dim), Rows::unit(&one.codebook, dim)))
             .collect();
         let (directions, nearest) = (Vec::new(), NearestScratch::default());
         Ok(Self { config, codebooks, arch: Arch::new(), directions, nearest })
@@ -162,7 +162,7 @@ impl Quantizer for RandomProjection {
                     }
                     error => error,
                 })?;
-                rows.nearest(self.arch, &self.directions, &mut self.nearest, |i, row| {
+                rows.best(self.arch, &self.directions, &mut self.nearest, |i, row| {
                     // `check` keeps the codebook within 65,536 rows.
                     tokens[i * codebooks + book] = row as u16;
                 });

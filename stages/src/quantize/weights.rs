@@ -2,7 +2,8 @@
 //!
 //! A weights file names its tensors by view and codebook: `{view}.rq{i}.projection` `(input_len, codebook_dim)` and
 //! `{view}.rq{i}.codebook` `(codebook_size, codebook_dim)` for random projection with `i` from 0; `{view}.fsq.weight`
-//! `(levels, input_len)` and `{view}.fsq.bias` `(levels,)` for finite scalars. All are f32.
+//! `(levels, input_len)` and `{view}.fsq.bias` `(levels,)` for finite scalars; `{view}.kmeans{i}.centroids`
+//! `(codebook_size, input_len)` for k-means. All are f32.
 
 use safetensors::{Dtype, SafeTensors};
 

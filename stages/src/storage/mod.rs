@@ -13,11 +13,13 @@
 mod commit;
 mod locate;
 mod node;
+mod replace;
 mod track_file;
 
 pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
 pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};
+pub use replace::replace_file;
 pub use track_file::{Scan, TrackFile};
 
 use std::path::{Path, PathBuf};

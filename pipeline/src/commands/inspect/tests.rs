@@ -23,10 +23,10 @@ fn inspect(words: &[&str]) -> Result<String, String> {
 }
 
 fn schema() -> SchemaRef {
-    let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 2, codebook_size: 16 }];
     let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
     let quantizer = "random projection".to_owned();
-    Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams, quantizer })
+    let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 2, codebook_size: 16, quantizer }];
+    Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams })
 }
 
 /// Three crops of a track; the first codebook always says 3, the second counts.

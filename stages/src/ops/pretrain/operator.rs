@@ -59,20 +59,9 @@ impl From<TrainError> for StageError {
     }
 }
 
-/// The device of a name as the graph writes it.
-fn device(name: &str) -> Result<Device, StageError> {
-    if name == "cpu" {
-        return Ok(Device::Cpu);
-    }
-    let Some(index) = name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) else {
-        return Err(StageError::Failed(format!("device `{name}`: expected `cpu` or `cuda:N`")));
-    };
-    Ok(Device::new_cuda(index)?)
-}
-
 impl Pretrainer {
     pub(super) fn start(plan: Arc<Plan>, context: &StageContext) -> Result<Self, StageError> {
-        let mut trainer = Trainer::new(plan.trainer.clone(), &device(&context.device)?, context.seed)?;
+        let mut trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
         let mut valid = ValidSet::new(plan.params.valid.crops);
         let mut cursor = Cursor::default();
         let mut saved_step = None;

@@ -13,19 +13,20 @@ use std::path::Path;
 
 /// 2 s at 8 kHz: mel-like frames every 80 samples, of which 4 make a patch; 50 positions.
 fn features() -> FeaturesSpec {
-    let view = |name: &str, bins, frames, hop_len| ViewSpec { name: name.into(), bins, frames, hop_len };
-    FeaturesSpec { sample_rate: 8000, crop_samples: 16_000, views: vec![view("mel", 3, 201, 80)] }
+    FeaturesSpec { sample_rate: 8000, crop_samples: 16_000, views: vec![ViewSpec::new("mel", 3, 201, 80)] }
 }
 
 fn tokens() -> TokensSpec {
-    let stream = |view: &str, codebooks| StreamSpec { view: view.into(), codebooks, codebook_size: 16 };
+    let stream = |view: &str, codebooks| {
+        let quantizer = "made up".to_owned();
+        StreamSpec { view: view.into(), codebooks, codebook_size: 16, quantizer }
+    };
     TokensSpec {
         sample_rate: 8000,
         crop_samples: 16_000,
         patch_samples: 320,
         positions: 50,
         streams: vec![stream("mel", 2), stream("cqt", 1)],
-        quantizer: "made up".into(),
     }
 }
 
@@ -213,7 +214,7 @@ fn a_corpus_without_training_crops_is_an_error_and_no_endless_run() {
 #[test]
 fn several_views_stand_side_by_side_in_a_patch() {
     let mut input = features();
-    input.views.push(ViewSpec { name: "waveform".into(), bins: 1, frames: 16_000, hop_len: 1 });
+    input.views.push(ViewSpec::new("waveform", 1, 16_000, 1));
     let (views, positions) = views(&input, &tokens()).expect("they fit");
     assert_eq!(positions, 50);
     assert_eq!(views.iter().map(|(_, shape)| shape.values()).collect::<Vec<_>>(), [12, 320]);

@@ -1,4 +1,4 @@
-//! The two inner loops of random projection: project patches, and find the codebook row with the largest cosine.
+//! The two inner loops of quantization: project patches, and find the codebook row that suits a vector best.
 //!
 //! Both give the same bits however patches are grouped into calls, and with any vector unit, none included: every sum
 //! runs in one fixed order of fused multiply-adds, which are exact wherever they run, and vector lanes only ever hold
@@ -133,82 +133,84 @@ fn project<S: Simd, const N: usize>(simd: S, weights: &Projection, patches: &[f3
     }
 }
 
-/// The rows of a codebook, scaled to unit length.
-pub(super) struct UnitRows {
+/// The rows of a codebook, laid out to be compared with many vectors. The best row is the one with the largest product.
+pub(super) struct Rows {
+    /// Values of a vector.
     dim: usize,
-    /// `(ceil(size / LANES), dim, LANES)`; lanes past the last row are NaN, which no comparison picks.
+    /// Values of a row: those of a vector, and one more that every vector has a 1 for if there is an offset.
+    depth: usize,
+    /// `(ceil(size / LANES), depth, LANES)`; lanes past the last row are NaN, which no comparison picks.
     blocks: Vec<Lanes>,
 }
 
 /// The best row seen so far in each lane: the first of the largest.
 #[derive(Clone)]
 struct Best {
-    cosine: Lanes,
+    product: Lanes,
     block: [u32; LANES],
 }
 
 impl Best {
-    const NONE: Self = Self { cosine: [f32::NEG_INFINITY; LANES], block: [0; LANES] };
+    const NONE: Self = Self { product: [f32::NEG_INFINITY; LANES], block: [0; LANES] };
 
-    /// The row: largest cosine, lowest index among equals.
+    /// The row: largest product, lowest index among equals.
     fn row(&self) -> usize {
         let index = |lane: usize| self.block[lane] as usize * LANES + lane;
         let better = |a: usize, b: usize| {
-            let (x, y) = (self.cosine[a], self.cosine[b]);
+            let (x, y) = (self.product[a], self.product[b]);
             if y > x || (y == x && index(b) < index(a)) { b } else { a }
         };
         index((1..LANES).fold(0, better))
     }
 }
 
-/// Reused between calls of [`UnitRows::nearest`].
+/// Reused between calls of [`Rows::best`].
 #[derive(Default)]
 pub(super) struct NearestScratch {
-    /// Vectors, interleaved within each tile: `(tiles, dim, TILE)`.
+    /// Vectors, interleaved within each tile: `(tiles, depth, TILE)`.
     tiles: Vec<[f32; TILE]>,
     best: Vec<[Best; TILE]>,
 }
 
-impl UnitRows {
-    /// From a row-major `(size, dim)` matrix.
-    pub(super) fn new(matrix: &[f32], dim: usize) -> Self {
+impl Rows {
+    /// The rows of a row-major `(size, dim)` matrix, scaled to unit length: the best has the largest cosine.
+    pub(super) fn unit(matrix: &[f32], dim: usize) -> Self {
         let mut rows = matrix.to_vec();
         for row in rows.chunks_exact_mut(dim) {
             normalize(row);
         }
-        let mut blocks = Vec::with_capacity(rows.len().div_ceil(LANES));
-        for block in rows.chunks(dim * LANES) {
-            for d in 0..dim {
-                let mut lanes = [f32::NAN; LANES];
-                for (lane, row) in lanes.iter_mut().zip(block.chunks_exact(dim)) {
-                    *lane = row[d];
-                }
-                blocks.push(lanes);
-            }
-        }
-        Self { dim, blocks }
+        Self { dim, depth: dim, blocks: interleave(&rows, dim) }
     }
 
-    /// For each vector the row with the largest product, the first of them on ties.
+    /// The rows of a row-major `(size, dim)` matrix as they are: the best is the nearest, since
+    /// `|x - c|^2 = |x|^2 - 2 (x c - |c|^2 / 2)`.
+    pub(super) fn euclidean(matrix: &[f32], dim: usize) -> Self {
+        let offset = |row: &[f32]| -row.iter().map(|&c| f64::from(c) * f64::from(c)).sum::<f64>() / 2.0;
+        let rows = matrix.chunks_exact(dim).flat_map(|row| row.iter().copied().chain([offset(row) as f32]));
+        Self { dim, depth: dim + 1, blocks: interleave(&rows.collect::<Vec<f32>>(), dim + 1) }
+    }
+
+    /// For each vector the best row, the first of them on ties.
     ///
     /// # Shapes
     /// `vectors`: `(n, dim)`; `emit(i, row)` is called once for each of them, in order.
-    pub(super) fn nearest(
+    pub(super) fn best(
         &self,
         arch: Arch,
         vectors: &[f32],
         scratch: &mut NearestScratch,
         mut emit: impl FnMut(usize, usize),
     ) {
-        let dim = self.dim;
+        let (dim, depth) = (self.dim, self.depth);
         let tiles = (vectors.len() / dim).div_ceil(TILE);
         scratch.best.clear();
         scratch.best.resize(tiles, [Best::NONE; TILE]);
         // The last tile is filled up with zeros, whose results nobody reads.
         scratch.tiles.clear();
-        scratch.tiles.resize(tiles * dim, [0.0; TILE]);
+        scratch.tiles.resize(tiles * depth, [0.0; TILE]);
         for (i, vector) in vectors.chunks_exact(dim).enumerate() {
-            for (slot, value) in scratch.tiles[i / TILE * dim..].iter_mut().zip(vector) {
+            let extended = vector.iter().chain(&[1.0]);
+            for (slot, value) in scratch.tiles[i / TILE * depth..][..depth].iter_mut().zip(extended) {
                 slot[i % TILE] = *value;
             }
         }
@@ -219,9 +221,24 @@ impl UnitRows {
     }
 }
 
+/// Blocks of `LANES` rows, the rows of a block side by side.
+fn interleave(rows: &[f32], depth: usize) -> Vec<Lanes> {
+    let mut blocks = Vec::with_capacity(rows.len().div_ceil(LANES));
+    for block in rows.chunks(depth * LANES) {
+        for d in 0..depth {
+            let mut lanes = [f32::NAN; LANES];
+            for (lane, row) in lanes.iter_mut().zip(block.chunks_exact(depth)) {
+                *lane = row[d];
+            }
+            blocks.push(lanes);
+        }
+    }
+    blocks
+}
+
 /// All vectors against all rows.
 struct Scan<'a> {
-    rows: &'a UnitRows,
+    rows: &'a Rows,
     scratch: &'a mut NearestScratch,
 }
 
@@ -230,10 +247,10 @@ impl WithSimd for Scan<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let dim = self.rows.dim;
-        for (chunk, blocks) in self.rows.blocks.chunks(CHUNK * dim).enumerate() {
+        let depth = self.rows.depth;
+        for (chunk, blocks) in self.rows.blocks.chunks(CHUNK * depth).enumerate() {
             let first = (chunk * CHUNK) as u32;
-            for (tile, best) in self.scratch.tiles.chunks_exact(dim).zip(&mut self.scratch.best) {
+            for (tile, best) in self.scratch.tiles.chunks_exact(depth).zip(&mut self.scratch.best) {
                 scan(simd, tile, blocks, first, best);
             }
         }
@@ -244,7 +261,7 @@ impl WithSimd for Scan<'_> {
 #[inline(always)]
 fn scan<S: Simd>(simd: S, tile: &[[f32; TILE]], blocks: &[Lanes], first: u32, best: &mut [Best; TILE]) {
     for part in 0..LANES / S::F32_LANES {
-        let mut cosine: [S::f32s; TILE] = std::array::from_fn(|n| S::as_simd_f32s(&best[n].cosine).0[part]);
+        let mut product: [S::f32s; TILE] = std::array::from_fn(|n| S::as_simd_f32s(&best[n].product).0[part]);
         let mut number: [S::u32s; TILE] = std::array::from_fn(|n| S::as_simd_u32s(&best[n].block).0[part]);
         for (this, rows) in (first..).zip(blocks.chunks_exact(tile.len())) {
             let mut sum = [simd.splat_f32s(0.0); TILE];
@@ -256,13 +273,13 @@ fn scan<S: Simd>(simd: S, tile: &[[f32; TILE]], blocks: &[Lanes], first: u32, be
             }
             let this = simd.splat_u32s(this);
             for n in 0..TILE {
-                let better = simd.greater_than_f32s(sum[n], cosine[n]);
-                cosine[n] = simd.select_f32s(better, sum[n], cosine[n]);
+                let better = simd.greater_than_f32s(sum[n], product[n]);
+                product[n] = simd.select_f32s(better, sum[n], product[n]);
                 number[n] = simd.select_u32s(better, this, number[n]);
             }
         }
         for n in 0..TILE {
-            S::as_mut_simd_f32s(&mut best[n].cosine).0[part] = cosine[n];
+            S::as_mut_simd_f32s(&mut best[n].product).0[part] = product[n];
             S::as_mut_simd_u32s(&mut best[n].block).0[part] = number[n];
         }
     }
@@ -282,9 +299,9 @@ mod tests {
         (0..len).map(|_| next()).collect()
     }
 
-    fn found(rows: &UnitRows, arch: Arch, vectors: &[f32]) -> Vec<usize> {
+    fn found(rows: &Rows, arch: Arch, vectors: &[f32]) -> Vec<usize> {
         let mut found = Vec::new();
-        rows.nearest(arch, vectors, &mut NearestScratch::default(), |_, row| found.push(row));
+        rows.best(arch, vectors, &mut NearestScratch::default(), |_, row| found.push(row));
         found
     }
 
@@ -292,7 +309,7 @@ mod tests {
     fn the_row_found_is_the_first_of_the_largest_for_any_size_and_dimension() {
         for (size, dim, count) in [(1, 16, 3), (15, 16, 1), (16, 3, 4), (300, 16, 9), (1000, 5, 13), (700, 24, 6)] {
             let (matrix, vectors) = (integers(size * dim, 1), integers(count * dim, 2));
-            let rows = UnitRows::new(&matrix, dim);
+            let rows = Rows::unit(&matrix, dim);
             let unit: Vec<f32> = {
                 let mut unit = matrix.clone();
                 unit.chunks_exact_mut(dim).for_each(|row| assert!(normalize(row)));
@@ -313,6 +330,21 @@ mod tests {
                 }
                 assert_eq!(*row, expected, "{size} x {dim}");
             }
+        }
+    }
+
+    #[test]
+    fn the_nearest_row_is_the_one_at_the_smallest_distance() {
+        let (size, dim, count) = (130, 7, 21);
+        let (matrix, vectors) = (integers(size * dim, 5), integers(count * dim, 6));
+        let rows = Rows::euclidean(&matrix, dim);
+        let found = found(&rows, Arch::new(), &vectors);
+        assert_eq!(found, self::found(&rows, Arch::Scalar, &vectors));
+        for (vector, row) in vectors.chunks_exact(dim).zip(found) {
+            let distance = |row: &[f32]| row.iter().zip(vector).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+            let all: Vec<f32> = matrix.chunks_exact(dim).map(distance).collect();
+            let expected = (0..size).fold(0, |best, i| if all[i] < all[best] { i } else { best });
+            assert_eq!(row, expected);
         }
     }
 
