@@ -6,6 +6,7 @@
 
 use super::DspError;
 use super::compress::Standardize;
+use super::cqt::{Cqt, CqtConfig};
 use super::mel::{MelConfig, MelFilterbank, MelSpectrogram};
 use super::stft::centred_frames;
 
@@ -42,6 +43,8 @@ pub trait View: Send {
 pub enum ViewConfig {
     /// Mel spectrogram.
     Mel(MelConfig),
+    /// Constant-Q spectrogram.
+    Cqt(CqtConfig),
     /// The samples themselves.
     Waveform(WaveformConfig),
 }
@@ -51,6 +54,7 @@ impl ViewConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Mel(_) => "mel",
+            Self::Cqt(_) => "cqt",
             Self::Waveform(_) => "waveform",
         }
     }
@@ -59,6 +63,7 @@ impl ViewConfig {
     pub fn hop_len(&self) -> usize {
         match self {
             Self::Mel(mel) => mel.hop_len,
+            Self::Cqt(cqt) => cqt.hop_len,
             Self::Waveform(_) => 1,
         }
     }
@@ -67,6 +72,7 @@ impl ViewConfig {
     pub fn bins(&self) -> usize {
         match self {
             Self::Mel(mel) => mel.n_mels,
+            Self::Cqt(cqt) => cqt.n_bins,
             Self::Waveform(_) => 1,
         }
     }
@@ -75,6 +81,7 @@ impl ViewConfig {
     pub fn frames(&self, samples: usize) -> usize {
         match self {
             Self::Mel(mel) => centred_frames(samples, mel.hop_len),
+            Self::Cqt(cqt) => centred_frames(samples, cqt.hop_len),
             Self::Waveform(_) => samples,
         }
     }
@@ -93,6 +100,7 @@ impl ViewConfig {
                     Err(DspError::param("n_mels", mel.n_mels, expected))
                 }
             },
+            Self::Cqt(cqt) => cqt.check(),
             Self::Waveform(waveform) => waveform.standardize.pairs(1).map(drop),
         }
     }
@@ -104,6 +112,7 @@ impl ViewConfig {
     pub fn build(&self) -> Result<Box<dyn View>, DspError> {
         Ok(match self {
             Self::Mel(mel) => Box::new(MelSpectrogram::new(mel)?),
+            Self::Cqt(cqt) => Box::new(Cqt::new(cqt)?),
             Self::Waveform(waveform) => Box::new(Waveform::new(waveform)?),
         })
     }
@@ -167,7 +176,11 @@ mod tests {
 
     #[test]
     fn every_view_says_how_long_its_output_is() {
-        for config in [ViewConfig::Mel(MelConfig::mel_24k()), ViewConfig::Waveform(WaveformConfig::default())] {
+        for config in [
+            ViewConfig::Mel(MelConfig::mel_24k()),
+            ViewConfig::Cqt(CqtConfig::cqt_24k()),
+            ViewConfig::Waveform(WaveformConfig::default()),
+        ] {
             config.check().unwrap();
             let mut view = config.build().unwrap();
             assert_eq!(view.bins(), config.bins());
