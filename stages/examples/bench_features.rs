@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+use candle_core::Device;
 use std::time::Instant;
 
 use omar_stages::dsp::mel::MelConfig;
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("mel 512/320/96", ViewConfig::Mel(MelConfig::mel_24k()), 3),
         ("waveform", ViewConfig::Waveform(WaveformConfig::default()), 960),
     ] {
-        let mut view = config.build()?;
+        let mut view = config.build(&Device::Cpu)?;
         let mut out = vec![0.0; view.frames(SAMPLES) * view.bins()];
         time(name, rounds, || view.forward_into(&samples, &mut out))?;
         let shape = PatchShape::new(frames, view.bins())?;

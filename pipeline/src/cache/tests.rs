@@ -15,7 +15,7 @@ use serde_json::json;
 use super::*;
 
 fn tokens_schema(codebook_size: u32) -> SchemaRef {
-        let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
+    let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
     let quantizer = "random projection".to_owned();
     let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size, quantizer }];
     Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams })
@@ -241,11 +241,8 @@ fn sweeping_leaves_the_current_shards() {
 
 #[test]
 fn row_groups_end_with_tracks_and_stay_small() {
-    let spec = FeaturesSpec {
-        sample_rate: 24_000,
-        crop_samples: 24_000,
-        views: vec![ViewSpec::new("mel", 96, 1000, 24)],
-    };
+    let spec =
+        FeaturesSpec { sample_rate: 24_000, crop_samples: 24_000, views: vec![ViewSpec::new("mel", 96, 1000, 24)] };
     let schema = Features::schema(&spec);
     let rows = |track: u64, crops: u32| {
         let mut columns = key_columns(track, crops);

@@ -1,4 +1,4 @@
-//! Signal processing: resampling, windows, short-time spectra, mel, compression, views, patches.
+//! Signal processing: resampling, windows, short-time spectra, mel, constant-Q, compression, views, patches.
 //!
 //! Slices of `f32` in, slices of `f32` out. Every transform is built once from its configuration, says how long its
 //! output is, and then runs without allocating: `Config -> new -> forward_into`. A [`view::View`] is what the `features`

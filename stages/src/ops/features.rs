@@ -24,9 +24,7 @@ use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
 
 pub use normalize::{Grain, Normalize};
-pub use params::{
-    CqtParams, CqtPreset, EncodecParams, FeaturesParams, MelParams, MelPreset, Views, WaveformParams,
-};
+pub use params::{CqtParams, CqtPreset, EncodecParams, FeaturesParams, MelParams, MelPreset, Views, WaveformParams};
 
 /// The stage.
 pub struct Features {
@@ -99,8 +97,7 @@ impl Stage for Features {
         if planned.is_empty() {
             let device = context.device()?;
             let build = |view: &ViewConfig| {
-                view.build(&device)
-                    .map_err(|error| StageError::Failed(format!("view `{}`: {error}", view.name())))
+                view.build(&device).map_err(|error| StageError::Failed(format!("view `{}`: {error}", view.name())))
             };
             *planned = self.views.iter().map(build).collect::<Result<_, _>>()?;
         }

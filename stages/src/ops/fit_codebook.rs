@@ -132,7 +132,12 @@ impl Stage for FitCodebook {
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         let view = |(view, shape): &(ViewSpec, PatchShape)| {
             let seed = seed::derive_named(context.seed, &view.name);
-            ViewPatches { name: view.name.clone(), shape: *shape, sample: Sample::new(shape.values(), self.params.patches, seed), cut: Vec::new() }
+            ViewPatches {
+                name: view.name.clone(),
+                shape: *shape,
+                sample: Sample::new(shape.values(), self.params.patches, seed),
+                cut: Vec::new(),
+            }
         };
         Ok(Box::new(FitOperator {
             views: self.views.iter().map(view).collect(),
@@ -200,9 +205,9 @@ impl FitOperator {
             })
             .collect();
         let failed = |error: safetensors::SafeTensorError| StageError::Failed(error.to_string());
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(failed)?))
-        });
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(failed)?)));
         let views = views.collect::<Result<Vec<_>, StageError>>()?;
         let metadata = [("patch_rate".to_owned(), self.params.patch_rate.to_string())];
         let bytes = safetensors::serialize(views, Some(metadata.into())).map_err(failed)?;

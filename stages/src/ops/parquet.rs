@@ -220,7 +220,7 @@ mod tests {
     use omar_schemas::{Edge, Split, StreamSpec, Tokens, TokensSpec, Track, TrackSpec, column, fixed_tensor};
 
     fn schema(codebook_size: u32) -> SchemaRef {
-                let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
+        let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 3840, 960, 4);
         let quantizer = "random projection".to_owned();
         let streams = vec![StreamSpec { view: "mel".to_owned(), codebooks: 1, codebook_size, quantizer }];
         Tokens::schema(&TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams })

@@ -158,8 +158,7 @@ impl Stage for Tokenize {
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.is_empty() {
-            let build =
-                |view: &QuantizedView| view.quantizer.build(&view.name, view.shape.values(), context.seed);
+            let build = |view: &QuantizedView| view.quantizer.build(&view.name, view.shape.values(), context.seed);
             *made = self.views.iter().map(build).collect::<Result<_, _>>()?;
         }
         let views = self.views.iter().zip(made.iter()).map(|(view, quantizer)| ViewQuantizer {

@@ -80,10 +80,8 @@ impl RandomProjection {
             QuantizeError::check_len("projection", one.projection.len(), config.input_len * dim)?;
             QuantizeError::check_len("codebook", one.codebook.len(), config.codebook_size * dim)?;
         }
-        let codebooks = weights
-            .iter()
-            .map(|one| (Projection::new(&one.projection, dim), Rows::unit(&one.codebook, dim)))
-            .collect();
+        let codebooks =
+            weights.iter().map(|one| (Projection::new(&one.projection, dim), Rows::unit(&one.codebook, dim))).collect();
         let (directions, nearest) = (Vec::new(), NearestScratch::default());
         Ok(Self { config, codebooks, arch: Arch::new(), directions, nearest })
     }

@@ -101,9 +101,8 @@ fn statistics(folder: &std::path::Path, hop_len: &str) {
 #[test]
 fn statistics_apply_to_the_view_that_they_were_made_of_and_to_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
-    let params = |views: Value, grain: &str| {
-        json!({"views": views, "normalize": {"from": folder.path()}, "standardize": grain})
-    };
+    let params =
+        |views: Value, grain: &str| json!({"views": views, "normalize": {"from": folder.path()}, "standardize": grain});
     let missing = refused(24_000, params(json!({"mel": {}}), "global"));
     assert_eq!(missing.at, param("normalize.from"));
     assert!(missing.message.starts_with("there are no statistics at"), "{}", missing.message);

@@ -32,8 +32,7 @@ fn bind(spec: &FeaturesSpec, to: &std::path::Path) -> Result<crate::registry::Bo
 fn music_counts_padding_and_held_out_tracks_do_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let bound = bind(&spec(), &folder.path().join("stats")).expect("binds");
-    let context =
-        StageContext { run_dir: Some(folder.path().to_owned()), ..StageContext::detached("statistics") };
+    let context = StageContext { run_dir: Some(folder.path().to_owned()), ..StageContext::detached("statistics") };
     let mut operator = bound.stage.start(&context).expect("starts");
     let mut out = Collect::default();
     for batch in [

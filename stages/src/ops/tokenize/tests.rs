@@ -131,12 +131,11 @@ fn a_view_may_have_a_quantizer_of_its_own() {
 
 #[test]
 fn quantizers_of_views_are_checked_where_they_stand() {
-    let at = |views: Value| {
-        match bind(json!({"quantizer": {"random_projection": {}}, "views": views, "patch_rate": 25})) {
+    let at =
+        |views: Value| match bind(json!({"quantizer": {"random_projection": {}}, "views": views, "patch_rate": 25})) {
             Err(ParamsError::Bind(error)) => error,
             other => panic!("{other:?}"),
-        }
-    };
+        };
     let error = at(json!({"cqt": {"finite_scalar": {}}}));
     assert_eq!(error.message, "there is no view `cqt` here; the views are mel, waveform");
     let error = at(json!({"mel": {"finite_scalar": {"levels": [1]}}}));
@@ -150,14 +149,15 @@ fn fitted_centroids_are_read_from_the_folder_that_they_were_written_to() {
     let bytes: Vec<Vec<u8>> =
         centroids.iter().map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
     let tensor = |name: &str, shape: usize, bytes| {
-        (format!("{name}.kmeans0.centroids"), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![5, shape], bytes).expect("a tensor"))
+        (
+            format!("{name}.kmeans0.centroids"),
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![5, shape], bytes).expect("a tensor"),
+        )
     };
     let tensors = [tensor("mel", 24, &bytes[0]), tensor("waveform", 960, &bytes[1])];
     std::fs::write(folder.path().join("codebook.safetensors"), safetensors::serialize(tensors, None).expect("a file"))
         .expect("written");
-    let params = |size: usize| {
-        json!({"quantizer": {"k_means": {"codebook_size": size, "weights": folder.path()}}, "patch_rate": 25})
-    };
+    let params = |size: usize| json!({"quantizer": {"k_means": {"codebook_size": size, "weights": folder.path()}}, "patch_rate": 25});
     let mel = noise(FRAMES * 8);
     let out = run(bind(params(5)).expect("binds").stage.as_ref(), &batch(mel.clone(), noise(48_000)));
     let config = KMeansConfig { input_len: 24, codebooks: 1, codebook_size: 5 };
@@ -165,5 +165,8 @@ fn fitted_centroids_are_read_from_the_folder_that_they_were_written_to() {
     let expected = KMeans::new(config, &centroids[..1]).expect("fits").forward(&patches).expect("tokens");
     assert_eq!(fixed_values::<UInt16Type>(&out.batches[0], "mel", 0).expect("tokens"), expected);
     let wrong = bind(params(6)).expect("binds").stage.start(&StageContext::detached("tokens")).err().expect("no 6");
-    assert!(wrong.to_string().contains("tensor `mel.kmeans0.centroids` is f32 [5, 24], expected f32 [6, 24]"), "{wrong}");
+    assert!(
+        wrong.to_string().contains("tensor `mel.kmeans0.centroids` is f32 [5, 24], expected f32 [6, 24]"),
+        "{wrong}"
+    );
 }
