@@ -25,7 +25,8 @@ fn graph(program: &Program, name: &str, nodes: &str) {
     fs::write(program.path(&format!("{name}.yaml")), format!("{CROPS}{nodes}")).expect("written");
 }
 
-const MEASURE: &str = "  views: {stage: features, from: crops, params: {views: {mel: {}, cqt: {}, waveform: {}}, normalize: none}}
+const MEASURE: &str =
+    "  views: {stage: features, from: crops, params: {views: {mel: {}, cqt: {}, waveform: {}}, normalize: none}}
   stats: {stage: statistics, from: views, params: {to: stats}}
 ";
 

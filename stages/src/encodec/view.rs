@@ -10,7 +10,7 @@ use crate::dsp::compress::Standardize;
 use crate::dsp::view::View;
 
 /// Crops that are computed together: they share the reading of the weights.
-const BATCH: usize = 4;
+const BATCH: usize = 8;
 
 /// Parameters of the EnCodec view.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +65,7 @@ impl EncodecView {
     }
 
     /// On an accelerator: the composed form, all crops as one tensor.
-    fn on_device(&self, crops: &[&[f32]], out: &mut [f32]) -> candle_core::Result<()> {
+    fn on_device(&self, crops: &[&[f32]], out: &mut [f32]) -> Result<(), EncodecError> {
         let samples = crops.first().map_or(0, |crop| crop.len());
         let input = Tensor::from_vec(crops.concat(), (crops.len(), samples), &self.device)?;
         let frames = self.encoder.encode_tensor(&input)?.flatten_all()?.to_vec1::<f32>()?;
@@ -104,7 +104,7 @@ impl View for EncodecView {
         if self.device.is_cpu() {
             self.encoder.encode(crops, out).map_err(failed)?;
         } else {
-            self.on_device(crops, out).map_err(|error| DspError::Model(error.to_string()))?;
+            self.on_device(crops, out).map_err(failed)?;
         }
         for frame in out.chunks_exact_mut(self.pairs.len()) {
             for (value, (mean, std)) in frame.iter_mut().zip(&self.pairs) {
