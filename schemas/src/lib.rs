@@ -12,11 +12,13 @@
 //! | [`Features`] | the views (mel, waveform, ...) of a crop | `features` | `tokenize`, `pretrain` |
 //! | [`Tokens`] | the training targets of a crop | `tokenize` | `pretrain` |
 //! | [`Metrics`] | one logged training step | `pretrain` | people |
+//! | [`Codebooks`] | how often each code of a codebook occurs | every run | people |
 //! | [`Reject`] | one recording that could not be used, and why | every stage | the quarantine |
 //!
 //! Every edge between [`Track`] and [`Tokens`] starts with the [`origin`] columns: which recording a row belongs to.
 
 mod audio;
+mod codebooks;
 mod column;
 mod crop;
 mod edge;
@@ -30,6 +32,7 @@ mod track;
 pub mod units;
 
 pub use audio::{Audio, AudioSpec};
+pub use codebooks::{Codebooks, CodebooksSpec};
 pub use column::{column, fixed_tensor, fixed_tensor_field, fixed_tensor_shape, fixed_values, list_values};
 pub use crop::{Crop, CropSpec};
 pub use edge::{Edge, SchemaError, edge_name};
