@@ -11,6 +11,7 @@ use omar_stages::{StageContext, StageError};
 
 use crate::cache::Store;
 use crate::catalogue::{Catalogue, Shard, ShardSize};
+use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
@@ -19,7 +20,7 @@ use crate::exec::{RunError, direct};
 use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
-use crate::render::{self, CodeCounts, Runtime};
+use crate::render::{self, Runtime};
 use crate::resources::Device;
 use crate::results::{Latest, ResultLog};
 use crate::run_folder::RunFolder;
@@ -209,10 +210,10 @@ fn execute(
     }
     let monitor = Monitor::new(plan, course.clone(), latest, quarantine.clone());
     let display = options.reporter.spawn(monitor.clone());
-    let codes = CodeCounts::default();
+    let codes = CodeTotals::default();
     let recorder = || Recorder::new(course.clone());
     let outcome = if options.direct {
-        direct::run(&course, &mut recorder(), &quarantine, &mut corpora, stop)
+        direct::run(&course, &mut recorder(), &quarantine, &codes, &mut corpora, stop)
     } else {
         let runtime = Runtime {
             workers: plan.resources.workers,

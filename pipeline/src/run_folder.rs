@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
+use crate::codebooks;
 use crate::exec::RunError;
 use crate::explain;
 use crate::files::{WriteError, write_text};
@@ -20,6 +21,7 @@ use crate::summary::Summary;
 /// | `plan.json` | the nodes with all defaults filled in, and their fingerprints |
 /// | `manifest.json` | versions, seed, corpus, machine, start, end, how it ended |
 /// | `summary.json` | what every node did |
+/// | `codebooks.parquet`, `codebooks.svg` | how the codes of all tokens are used: [`omar_schemas::Codebooks`] |
 /// | `quarantine/` | recordings that could not be used |
 /// | `<node>/` | checkpoints and metrics of a node |
 #[derive(Debug)]
@@ -80,6 +82,8 @@ impl RunFolder {
         };
         if let Ok(summary) = outcome {
             self.write("summary.json", &pretty(&json!(summary)))?;
+            let written = codebooks::write(&self.path, &summary.name, &summary.codebooks);
+            written.map_err(|error| RunError::Failed(error.to_string()))?;
         }
         self.write("manifest.json", &pretty(&manifest))
     }

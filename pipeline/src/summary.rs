@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use omar_schemas::units::Bytes;
-use omar_schemas::{Edge, Tokens};
 use omar_stages::Scope;
 use serde::Serialize;
 
+use crate::codebooks::{self, CodebookHealth};
+use crate::exec::codes::CodeTotals;
 use crate::metrics::NodeCounts;
 use crate::plan::Plan;
 use crate::progress::{Monitor, TrainingState, clock, hours};
 use crate::quarantine::RejectClass;
-use crate::render::CodeCounts;
 use crate::run_folder::RunFolder;
 
 /// What a run did.
@@ -37,8 +37,8 @@ pub struct Summary {
     pub nodes: Vec<NodeSummary>,
     /// The node that the others waited for.
     pub bottleneck: Option<String>,
-    /// Codes that this run produced, per codebook.
-    pub codebooks: Vec<CodebookSummary>,
+    /// How the codes of the corpus are used, per codebook.
+    pub codebooks: Vec<CodebookHealth>,
     /// Where the run's files are.
     pub folder: Option<PathBuf>,
 }
@@ -59,30 +59,11 @@ pub struct NodeSummary {
     pub training: Option<TrainingState>,
 }
 
-/// How evenly a codebook is used.
-#[derive(Debug, Clone, Serialize)]
-pub struct CodebookSummary {
-    /// Node.
-    pub node: String,
-    /// View.
-    pub view: String,
-    /// Codebook of the view.
-    pub codebook: u32,
-    /// Codes that exist.
-    pub size: u32,
-    /// Codes that occurred.
-    pub used: u64,
-    /// Tokens counted.
-    pub tokens: u64,
-    /// exp of the entropy: how many equally frequent codes would be as surprising.
-    pub perplexity: f64,
-}
-
 impl Summary {
     pub(crate) fn new(
         plan: &Plan,
         monitor: &Monitor,
-        codes: &CodeCounts,
+        codes: &CodeTotals,
         folder: Option<&RunFolder>,
         interrupted: bool,
         wall: Duration,
@@ -114,7 +95,7 @@ impl Summary {
             rejected: monitor.quarantine.count(),
             rejects: monitor.quarantine.classes(),
             bottleneck: busiest.filter(|&index| load(index) > 0.0).map(|index| nodes[index].node.clone()),
-            codebooks: codebooks(plan, codes),
+            codebooks: codebooks::of_run(plan, codes),
             folder: folder.map(|folder| folder.path().to_owned()),
             nodes,
         }
@@ -148,6 +129,9 @@ impl Summary {
             ]);
         }
         let mut text = align(&rows);
+        if !self.codebooks.is_empty() {
+            let _infallible = write!(text, "\n{}", codebooks::table(&self.codebooks));
+        }
         let _infallible = writeln!(text, "\n{}", self.closing());
         text
     }
@@ -187,13 +171,7 @@ impl Summary {
                 lines.push(format!("{}: all {} shards were cached", node.node, node.counts.shards_cached));
             }
         }
-        for book in &self.codebooks {
-            let share = 100.0 * book.used as f64 / f64::from(book.size);
-            lines.push(format!(
-                "{}/{} codebook {}: {share:.0} % of {} codes used, perplexity {:.0}",
-                book.node, book.view, book.codebook, book.size, book.perplexity
-            ));
-        }
+        lines.extend(codebooks::warnings(&self.codebooks));
         for node in self.nodes.iter().filter(|node| node.cache.is_some()) {
             let path = node.cache.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
             lines.push(format!("{}: {path}", node.node));
@@ -201,27 +179,6 @@ impl Summary {
         lines.extend(self.folder.as_ref().map(|folder| format!("run folder: {}", folder.display())));
         lines.join("\n")
     }
-}
-
-fn codebooks(plan: &Plan, codes: &CodeCounts) -> Vec<CodebookSummary> {
-    let mut books = Vec::new();
-    for ((node, stream, codebook), counts) in codes.by_codebook() {
-        let node = &plan.nodes[node as usize];
-        let Ok(spec) = Tokens::spec(&node.schema) else { continue };
-        let stream = &spec.streams[stream as usize];
-        let tokens: u64 = counts.iter().map(|(_, count)| count).sum();
-        let entropy: f64 = counts.iter().map(|&(_, count)| count as f64 / tokens as f64).map(|p| -p * p.ln()).sum();
-        books.push(CodebookSummary {
-            node: node.id.clone(),
-            view: stream.view.clone(),
-            codebook,
-            size: stream.codebook_size,
-            used: counts.len() as u64,
-            tokens,
-            perplexity: entropy.exp(),
-        });
-    }
-    books
 }
 
 /// Columns padded to equal width: names to the left, numbers to the right.

@@ -13,12 +13,14 @@
 //! | [`Tokens`] | the training targets of a crop | `tokenize` | `pretrain` |
 //! | [`Metrics`] | one logged training step | `pretrain` | people |
 //! | [`Statistics`] | mean and deviation of a view over a corpus | `statistics` | `features`, people |
-//! | [`Codebooks`] | one fitted codebook | `fit_codebook` | `tokenize`, people |
+//! | [`CodebookFit`] | one fitted codebook | `fit_codebook` | `tokenize`, people |
+//! | [`Codebooks`] | how often each code of a codebook occurs | every run | people |
 //! | [`Reject`] | one recording that could not be used, and why | every stage | the quarantine |
 //!
 //! Every edge between [`Track`] and [`Tokens`] starts with the [`origin`] columns: which recording a row belongs to.
 
 mod audio;
+mod codebook_fit;
 mod codebooks;
 mod column;
 mod crop;
@@ -34,6 +36,7 @@ mod track;
 pub mod units;
 
 pub use audio::{Audio, AudioSpec};
+pub use codebook_fit::{CodebookFit, CodebookFitSpec};
 pub use codebooks::{Codebooks, CodebooksSpec};
 pub use column::{column, fixed_tensor, fixed_tensor_field, fixed_tensor_shape, fixed_values, list_values};
 pub use crop::{Crop, CropSpec};

@@ -13,9 +13,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
-use omar_stages::storage::{COMMITS, Commit, EdgeDescription, NODE_FILE, Node, ShardKey, StorageError, TrackFile};
+use omar_stages::storage::{
+    COMMITS, CodeCounts, Commit, EdgeDescription, NODE_FILE, Node, ShardKey, StorageError, TrackFile, commits,
+};
 
-use durable::{remove_temporaries, sync_folder, write_durably};
+use durable::{remove_temporaries, sync_folder, temporary_for, write_durably};
 use lock::Lock;
 pub use writer::ShardWriter;
 
@@ -107,6 +109,11 @@ impl Store {
         Ok(store)
     }
 
+    /// What its rows are.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// The folder of the node.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -130,6 +137,52 @@ impl Store {
         if file.schema() == &self.schema { Ok(file) } else { Err(self.wrong("the rows on disk have another schema")) }
     }
 
+    /// Keeps the code counts of a committed shard beside its commit. Not synced: they can be counted again.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn keep_codes(&self, commit: &Commit, counts: &CodeCounts) -> Result<(), CacheError> {
+        let path = CodeCounts::path(&self.folder, commit);
+        let temporary = temporary_for(&path);
+        let written = std::fs::write(&temporary, counts.encode(&commit.blake3));
+        let renamed = written.and_then(|()| std::fs::rename(&temporary, &path));
+        Ok(renamed.map_err(|error| StorageError::io(&path, error))?)
+    }
+
+    /// The code counts of a committed shard, as they were kept. `None` when they were not, or not of these rows.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn kept_codes(&self, commit: &Commit) -> Result<Option<CodeCounts>, CacheError> {
+        Ok(CodeCounts::read(&self.folder, commit, &self.schema)?)
+    }
+
+    /// The code counts of a committed shard; where they are not kept, the rows are read, and the counts kept from then
+    /// on. `None` when the rows are no tokens.
+    ///
+    /// # Errors
+    /// When the file system refuses, or the rows cannot be read.
+    pub fn codes(&self, commit: &Commit) -> Result<Option<CodeCounts>, CacheError> {
+        if let Some(counts) = self.kept_codes(commit)? {
+            return Ok(Some(counts));
+        }
+        let counts = CodeCounts::count(&self.reader(commit)?)?;
+        if let (Some(counts), Some(_)) = (&counts, &self.lock) {
+            self.keep_codes(commit, counts)?;
+        }
+        Ok(counts)
+    }
+
+    /// The commits of shards that are not `current`: what has been replaced or has left the corpus, and has yet to be
+    /// swept.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn stale(&self, current: &[ShardKey]) -> Result<Vec<Commit>, CacheError> {
+        let keep: HashSet<&ShardKey> = current.iter().collect();
+        Ok(commits(&self.folder)?.into_iter().filter(|commit| !keep.contains(&commit.key())).collect())
+    }
+
     /// Starts writing a shard.
     ///
     /// # Errors
@@ -151,7 +204,8 @@ impl Store {
         let keep: HashSet<String> = current.iter().map(ShardKey::stem).collect();
         let mut removed = 0;
         // Records first: a file without a record is nothing, a record without a file would be a broken promise.
-        for (folder, extension) in [(self.folder.join(COMMITS), "json"), (self.folder.clone(), "parquet")] {
+        let (records, rows) = (self.folder.join(COMMITS), self.folder.clone());
+        for (folder, extension) in [(records.clone(), "json"), (records, "codes"), (rows, "parquet")] {
             let refused = |error| StorageError::io(&folder, error);
             for entry in folder.read_dir().map_err(refused)? {
                 let path = entry.map_err(refused)?.path();

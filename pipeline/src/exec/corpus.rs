@@ -94,7 +94,7 @@ impl CorpusRunner {
             return Err(self.error(StageError::Failed(message)));
         }
         if progress.map_err(|source| self.error(source))? == Progress::Enough {
-            self.appetite.satisfy();
+            self.appetite.satisfy(position);
         }
         Ok(())
     }

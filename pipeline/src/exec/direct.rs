@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::codes::CodeTotals;
 use super::corpus::CorpusRunner;
 use super::lane::Lane;
 use super::shards::{Course, ShardTask};
@@ -20,15 +21,22 @@ pub(crate) fn run(
     course: &Course,
     recorder: &mut Recorder,
     quarantine: &Quarantine,
+    codes: &CodeTotals,
     corpora: &mut [CorpusRunner],
     stop: &Stop,
 ) -> Result<(), RunError> {
+    course.standing.changes.iter().for_each(|change| codes.apply(change.codes()));
     let mut lane = Lane::new(course.network.clone());
     let mut epoch = course.first_epoch();
     let failed = |source: omar_stages::StageError| RunError::Failed(source.to_string());
     while course.wants_pass(course.position(epoch).pass).map_err(failed)? && !stop.is_requested() {
         if let Some(task) = course.task(epoch).map_err(failed)? {
-            run_shard(&Arc::new(task), &mut lane, recorder, quarantine, corpora, stop)?;
+            let task = Arc::new(task);
+            run_shard(&task, &mut lane, recorder, quarantine, corpora, stop)?;
+            let changes = recorder.close(&task)?;
+            let counted = changes.iter().filter(|change| course.counts(&task, change.node));
+            counted.for_each(|change| codes.apply(change.codes()));
+            quarantine.commit(task.epoch, &task.shard.name)?;
         }
         epoch += 1;
     }
@@ -73,6 +81,5 @@ fn run_shard(
             }
         }
     }
-    recorder.close(task)?;
-    quarantine.commit(task.epoch, &task.shard.name)
+    Ok(())
 }

@@ -7,12 +7,14 @@
 //! | [`align`] | inputs of a several-input node brought into step |
 //! | [`shards`] | the corpus cut into shards; passes over it |
 //! | [`sinks`] | where rows end up: caches, quarantine |
+//! | [`codes`] | how often each code occurs in the tokens of the corpus |
 //! | [`corpus`] | stages that see the whole corpus, e.g. training |
 //! | [`direct`] | a plain loop over all of this: the oracle |
 //!
 //! [`crate::render`] does the same with timely, pools and back-pressure.
 
 pub(crate) mod align;
+pub(crate) mod codes;
 pub(crate) mod corpus;
 pub(crate) mod direct;
 pub(crate) mod lane;

@@ -1,7 +1,7 @@
 //! The corpus cut into shards, and the passes over it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::{RecordBatch, UInt64Array};
@@ -12,6 +12,7 @@ use omar_stages::storage::{Commit, ShardKey, TrackFile};
 use omar_stages::{Position, Scope, StageError};
 
 use super::RejectedTrack;
+use super::codes::Standing;
 use super::network::{Mode, Network};
 use crate::cache::Store;
 use crate::catalogue::Shard;
@@ -25,31 +26,43 @@ pub(crate) struct Course {
     pub(crate) stores: Vec<Option<Arc<Store>>>,
     /// Appetite of every corpus stage.
     pub(crate) corpora: Vec<Option<Arc<Appetite>>>,
+    /// The code counts of what was in the caches before the run.
+    pub(crate) standing: Standing,
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
     seed: u64,
 }
 
 /// Whether a corpus stage wants more crops.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Appetite {
     repeats: bool,
     start: Position,
-    satisfied: AtomicBool,
+    /// [`rank`] of the shard with which it had enough; [`HUNGRY`] until then.
+    enough: AtomicU64,
     crops: AtomicU64,
+}
+
+/// The place of no shard.
+const HUNGRY: u64 = u64::MAX;
+
+/// Positions as numbers, in their order.
+fn rank(at: Position) -> u64 {
+    u64::from(at.pass) << 32 | u64::from(at.shard)
 }
 
 impl Appetite {
     pub(crate) fn new(repeats: bool, start: Position) -> Self {
-        Self { repeats, start, ..Self::default() }
+        Self { repeats, start, enough: AtomicU64::new(HUNGRY), crops: AtomicU64::new(0) }
     }
 
-    pub(crate) fn satisfy(&self) {
-        self.satisfied.store(true, Ordering::Release);
+    /// It had enough in the middle of a shard, or at its end.
+    pub(crate) fn satisfy(&self, at: Position) {
+        self.enough.fetch_min(rank(at), Ordering::AcqRel);
     }
 
     pub(crate) fn is_satisfied(&self) -> bool {
-        self.satisfied.load(Ordering::Acquire)
+        self.enough.load(Ordering::Acquire) != HUNGRY
     }
 
     pub(crate) fn ate(&self, crops: usize) {
@@ -57,7 +70,13 @@ impl Appetite {
     }
 
     fn wants(&self, at: Position) -> bool {
-        !self.is_satisfied() && at >= self.start && (self.repeats || at.pass == 0)
+        !self.is_satisfied() && self.wanted(at)
+    }
+
+    /// Whether it wanted this shard when it came to it: unlike [`Self::wants`], this does not change any more once the
+    /// stage has come to the shard, however far ahead of it others are.
+    fn wanted(&self, at: Position) -> bool {
+        rank(at) <= self.enough.load(Ordering::Acquire) && at >= self.start && (self.repeats || at.pass == 0)
     }
 }
 
@@ -76,6 +95,10 @@ pub(crate) struct ShardTask {
     pub(crate) keep: Vec<bool>,
     /// Nodes whose cache this shard completes.
     pub(crate) commits: Vec<usize>,
+    /// Nodes whose tokens are counted.
+    pub(crate) counts: Vec<usize>,
+    /// Whether rows that nobody reads are made, because the graph ends with them.
+    results: bool,
     readers: Vec<Option<TrackFile>>,
     hungry: Vec<Arc<Appetite>>,
 }
@@ -92,16 +115,21 @@ impl Course {
         corpora: Vec<Option<Arc<Appetite>>>,
         seed: u64,
     ) -> Result<Self, StageError> {
-        let course = Self { network, corpus, stores, corpora, commits: RwLock::default(), seed };
-        for (node, store) in course.stores.iter().enumerate() {
+        let standing = Standing::default();
+        let mut course = Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed };
+        let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
+        for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
+            let mut shards = Vec::new();
             for shard in 0..course.corpus.shards.len() {
                 let key = course.key(node, shard);
-                let commit = store.committed(&key).map_err(|error| StageError::Failed(error.to_string()))?;
-                if let Some(commit) = commit {
-                    course.note(node, shard, commit);
+                let commit = store.committed(&key).map_err(failed)?;
+                if let Some(commit) = &commit {
+                    course.note(node, shard, commit.clone());
                 }
+                shards.push((key, commit));
             }
+            course.standing.add(node, store, &shards).map_err(failed)?;
         }
         Ok(course)
     }
@@ -157,12 +185,7 @@ impl Course {
         let nodes = &self.network.nodes;
         let hungry: Vec<Option<Arc<Appetite>>> =
             self.corpora.iter().map(|a| a.as_ref().filter(|a| a.wants(position)).cloned()).collect();
-        let is_result = |node: usize| nodes[node].consumers.is_empty() && self.stores[node].is_none();
-        let wanted = |node: usize| match (hungry[node].is_some(), nodes[node].is_corpus()) {
-            (hungry, true) => hungry,
-            (_, false) => commits.contains(&node) || (position.pass == 0 && is_result(node)),
-        };
-        let modes = self.network.modes(wanted, |node| cached[node]);
+        let modes = self.modes(position, &commits, |node| hungry[node].is_some(), |node| cached[node]);
         if modes.iter().all(|&mode| mode == Mode::Skip) {
             return Ok(None);
         }
@@ -173,10 +196,62 @@ impl Course {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| StageError::Failed(error.to_string()))?;
-        let keep = (0..nodes.len()).map(|node| commits.contains(&node) || is_tokens(&nodes[node].schema)).collect();
+        // Tokens are counted when they are committed, or else in the first pass.
+        let counted = |node: usize| match self.stores[node] {
+            Some(_) => commits.contains(&node),
+            None => position.pass == 0 && modes[node] == Mode::Compute,
+        };
+        let counts: Vec<usize> =
+            (0..nodes.len()).filter(|&node| counted(node) && is_tokens(&nodes[node].schema)).collect();
+        let keep = (0..nodes.len()).map(|node| commits.contains(&node) || counts.contains(&node)).collect();
+        let results = (0..nodes.len()).any(|node| position.pass == 0 && self.is_result(node));
         let hungry = hungry.into_iter().flatten().collect();
         let sources = self.corpus.sources.clone();
-        Ok(Some(ShardTask { epoch, position, shard, index, sources, modes, keep, commits, readers, hungry }))
+        let task = ShardTask {
+            epoch,
+            position,
+            shard,
+            index,
+            sources,
+            modes,
+            keep,
+            commits,
+            counts,
+            results,
+            readers,
+            hungry,
+        };
+        Ok(Some(task))
+    }
+
+    /// What every node does for a shard.
+    fn modes(
+        &self,
+        at: Position,
+        commits: &[usize],
+        hungry: impl Fn(usize) -> bool,
+        cached: impl Fn(usize) -> bool,
+    ) -> Vec<Mode> {
+        let wanted = |node: usize| match self.network.nodes[node].is_corpus() {
+            true => hungry(node),
+            false => commits.contains(&node) || (at.pass == 0 && self.is_result(node)),
+        };
+        self.network.modes(wanted, cached)
+    }
+
+    /// Whether the graph ends with a node that keeps nothing.
+    fn is_result(&self, node: usize) -> bool {
+        let description = &self.network.nodes[node];
+        description.consumers.is_empty() && !description.is_corpus() && self.stores[node].is_none()
+    }
+
+    /// Whether the tokens of a node in a complete shard count, asked after all corpus stages have come past the shard.
+    /// They do not when the shard was begun only because others were ahead of a stage that then had enough: how far
+    /// ahead they get is a matter of luck.
+    pub(crate) fn counts(&self, task: &ShardTask, node: usize) -> bool {
+        let hungry = |node: usize| self.corpora[node].as_ref().is_some_and(|appetite| appetite.wanted(task.position));
+        let cached = |node: usize| self.stores[node].is_some() && !task.commits.contains(&node);
+        task.commits.contains(&node) || self.modes(task.position, &task.commits, hungry, cached)[node] == Mode::Compute
     }
 
     /// Which nodes have shard `index` in their cache, and which have yet to commit it.
@@ -261,9 +336,10 @@ impl Course {
 impl ShardTask {
     /// Whether working on it still serves somebody.
     pub(crate) fn is_wanted(&self) -> bool {
+        let counts = !self.counts.is_empty();
         !self.commits.is_empty()
-            || self.hungry.iter().any(|appetite| !appetite.is_satisfied())
-            || (self.hungry.is_empty() && self.position.pass == 0)
+            || self.results
+            || self.hungry.iter().any(|a| !a.is_satisfied() || (counts && a.wanted(self.position)))
     }
 
     /// Id and path of a recording.

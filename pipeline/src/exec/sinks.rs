@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use omar_stages::StageError;
+use omar_stages::storage::CodeCounts;
 
+use super::codes::Change;
 use super::shards::{Course, ShardTask};
 use super::{Message, RejectedTrack, RunError};
 use crate::cache::ShardWriter;
@@ -19,8 +21,24 @@ pub(crate) struct Recorder {
 /// A shard that is being written.
 struct OpenShard {
     writers: BTreeMap<usize, ShardWriter>,
+    tallies: BTreeMap<usize, Tally>,
     rejects: Vec<RejectedTrack>,
     tracks: usize,
+}
+
+/// Which codes the tokens of a shard have. A recording counts when it is complete.
+struct Tally {
+    track: CodeCounts,
+    shard: CodeCounts,
+}
+
+impl Tally {
+    fn end_track(&mut self, ok: bool) {
+        if ok {
+            self.shard.merge(&self.track);
+        }
+        self.track.clear();
+    }
 }
 
 impl Recorder {
@@ -38,7 +56,12 @@ impl Recorder {
                 store.writer(&self.course.key(node, task.index)).map_err(|error| self.error(node, &error))?,
             );
         }
-        self.open.insert(task.epoch, OpenShard { writers, rejects: Vec::new(), tracks: 0 });
+        let tally = |&node: &usize| {
+            let empty = CodeCounts::of(&self.course.network.nodes[node].schema).expect("only tokens are counted");
+            (node, Tally { track: empty.clone(), shard: empty })
+        };
+        let tallies = task.counts.iter().map(tally).collect();
+        self.open.insert(task.epoch, OpenShard { writers, tallies, rejects: Vec::new(), tracks: 0 });
         Ok(())
     }
 
@@ -47,15 +70,19 @@ impl Recorder {
         let shard = self.open.get_mut(&task.epoch).expect("a shard is opened before its rows come");
         match message {
             Message::Rows { node, batch } => {
-                let Some(writer) = shard.writers.get_mut(&node) else { return Ok(()) };
                 let started = Instant::now();
-                let written = writer.write(&batch);
+                if let Some(tally) = shard.tallies.get_mut(&node) {
+                    let id = || self.course.network.nodes[node].id.clone();
+                    tally.track.add(&batch).map_err(|source| RunError::Stage { node: id(), source })?;
+                }
+                let written = shard.writers.get_mut(&node).map_or(Ok(()), |writer| writer.write(&batch));
                 self.course.network.nodes[node].metrics.busy(started.elapsed());
                 written.map_err(|error| self.error(node, &error))
             }
             Message::Crops { .. } => Ok(()),
             Message::End { rejected } => {
                 shard.tracks += 1;
+                shard.tallies.values_mut().for_each(|tally| tally.end_track(rejected.is_none()));
                 let mut failed = None;
                 for (node, writer) in &mut shard.writers {
                     if let Err(error) = writer.end_track(rejected.is_none()) {
@@ -73,12 +100,14 @@ impl Recorder {
         }
     }
 
-    /// Commits a shard, if all its tracks have been seen; what is incomplete is discarded.
-    pub(crate) fn close(&mut self, task: &ShardTask) -> Result<(), RunError> {
-        let Some(shard) = self.open.remove(&task.epoch) else { return Ok(()) };
+    /// Commits a shard, if all its tracks have been seen; what is incomplete is discarded. Returns what it changes in
+    /// the counts of the codes, as far as [`Course::counts`] agrees.
+    pub(crate) fn close(&mut self, task: &ShardTask) -> Result<Vec<Change>, RunError> {
+        let Some(mut shard) = self.open.remove(&task.epoch) else { return Ok(Vec::new()) };
         if shard.tracks < task.shard.tracks.len() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let mut changes = Vec::new();
         let rejects: Vec<_> = shard.rejects.iter().map(RejectedTrack::to_record).collect();
         for (node, writer) in shard.writers {
             let started = Instant::now();
@@ -86,9 +115,14 @@ impl Recorder {
             let metrics = &self.course.network.nodes[node].metrics;
             metrics.busy(started.elapsed());
             metrics.committed(commit.bytes);
+            if let Some(tally) = shard.tallies.remove(&node) {
+                let replaced = self.course.replace_codes(node, &commit, tally.shard);
+                changes.extend(replaced.map_err(|error| self.error(node, &error))?);
+            }
             self.course.note(node, task.index, commit);
         }
-        Ok(())
+        changes.extend(shard.tallies.into_iter().map(|(node, tally)| Change::addition(node, tally.shard)));
+        Ok(changes)
     }
 
     fn error(&self, node: usize, error: &crate::cache::CacheError) -> RunError {

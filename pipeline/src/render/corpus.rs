@@ -139,7 +139,7 @@ pub(crate) fn corpus<'scope>(
                     relay.queue(item, || stamp.retain_least(0));
                 }
             });
-            if relay.pump() {
+            if relay.pump(|_, _| ()) {
                 activator.activate_after(Duration::from_millis(1));
             }
         }

@@ -1,18 +1,19 @@
 //! A plan as a timely dataflow. The only folder that imports timely and differential-dataflow.
 //!
 //! ```text
-//!            ┌────────┐  shards  ┌────────┐ rows     ┌────────┐
-//!            │ source ├─────────▶│ tracks ├─────────▶│ record │ parquet commits, on a writer thread
-//!            └───▲────┘          │        │ crops    ├────────┤
-//!   window of    │               │        ├─────────▶│ corpus │ training, on its own thread (one per node)
-//!   epochs       │               │        │ errors   ├────────┤
-//!                │               │        ├─────────▶│ quaran-│ rejected recordings
-//!                │               │        │ codes    │  tine  │
-//!                │               │        ├─────────▶│ usage  │ differential: how often each code occurs
-//!                │               └──▲──┬──┘          └───┬────┘
-//!                │             lanes│  │jobs             │ probe
-//!                │               pool of threads         │
-//!                └───────────────────────────────────────┘
+//!            ┌────────┐  shards  ┌────────┐ rows     ┌────────┐ counts  ┌───────┐
+//!            │ source ├─────────▶│ tracks ├─────────▶│ record ├────────▶│ usage │ differential: how often each
+//!            └───▲────┘          │        │          ├────────┤         └───┬───┘ code occurs in the corpus
+//!   window of    │               │        │          parquet commits, on a  │
+//!   epochs       │               │        │          writer thread          │
+//!                │               │        │ crops    ┌────────┐             │
+//!                │               │        ├─────────▶│ corpus │ training, on│its own thread (one per node)
+//!                │               │        │ errors   ├────────┤             │
+//!                │               │        ├─────────▶│ quaran-│ rejected    │
+//!                │               └──▲──┬──┘          │  tine  │ recordings  │
+//!                │             lanes│  │jobs         └───┬────┘             │
+//!                │               pool of threads         │ probe            │
+//!                └───────────────────────────────────────┴──────────────────┘
 //! ```
 //! Time is the epoch: one shard in one pass. Two gates bound memory: the source emits an epoch only while it is within
 //! a window of the slowest sink, and `tracks` hands rows on only while fewer than a budget of bytes are on their way.
@@ -34,12 +35,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use timely::dataflow::ProbeHandle;
-use timely::dataflow::operators::Probe;
+use timely::dataflow::operators::{Concatenate, Probe};
 
 pub(crate) use control::Fatal;
-pub(crate) use usage::CodeCounts;
 
 use crate::exec::RunError;
+use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::lane::panic_text;
 use crate::exec::shards::Course;
@@ -59,7 +60,7 @@ pub(crate) struct Runtime {
     pub(crate) window: u64,
     pub(crate) stop: Stop,
     pub(crate) quarantine: Arc<Quarantine>,
-    pub(crate) codes: CodeCounts,
+    pub(crate) codes: CodeTotals,
 }
 
 /// Runs a course to its end.
@@ -134,12 +135,13 @@ fn execute(
                     fatal: fatal_flag.clone(),
                 };
                 let streams = tracks::tracks(scope, shards, context);
-                record::record(scope, streams.rows, seat.record.expect("every seat has a recorder")).probe_with(&probe);
-                for (outbox, crops) in seat.corpora.into_iter().zip(streams.crops) {
-                    corpus::corpus(scope, crops, outbox).probe_with(&probe);
-                }
+                let recorder = seat.record.expect("every seat has a recorder");
+                let counted = record::record(scope, streams.rows, recorder).probe_with(&probe);
+                let corpora = seat.corpora.into_iter().zip(streams.crops);
+                let consumed = corpora.map(|(outbox, crops)| corpus::corpus(scope, crops, outbox).probe_with(&probe));
+                let consumed = scope.concatenate(consumed.collect::<Vec<_>>());
                 quarantine::quarantine(streams.errors, quarantine.clone(), fatal_flag.clone()).probe_with(&probe);
-                usage::usage(streams.codes, codes.clone()).probe_with(&probe);
+                usage::usage(scope, &course, counted, consumed, codes.clone()).probe_with(&probe);
             });
             while !fatal_flag.is_set() && !probe.done() {
                 worker.step_or_park(Some(Duration::from_millis(20)));

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
@@ -15,15 +17,26 @@ use super::control::Fatal;
 use super::tracks::Item;
 use super::{Link, Seat};
 use crate::exec::RunError;
+use crate::exec::codes::Change;
 use crate::exec::lane::panic_text;
+use crate::exec::shards::ShardTask;
 use crate::exec::sinks::Recorder;
 
 /// Messages that may wait for the writer thread; their bytes are bounded by the budget of `tracks`.
 const QUEUE: usize = 256;
 
+/// What a shard changes in the counts of the codes.
+pub(crate) type Counted = (Arc<ShardTask>, Vec<Change>);
+
+/// A shard is written.
+struct Written {
+    epoch: u64,
+    counted: Option<Counted>,
+}
+
 /// The worker's ends of the channels to the writer thread.
 pub(crate) struct Outbox {
-    link: Link<Item, u64>,
+    link: Link<Item, Written>,
     wake: Sender<SyncActivator>,
 }
 
@@ -48,7 +61,7 @@ pub(crate) fn spawn(mut recorder: Recorder, seat: &mut Seat, fatal: Fatal) {
 fn write(
     recorder: &mut Recorder,
     items: &Receiver<Item>,
-    acknowledge: &Sender<u64>,
+    acknowledge: &Sender<Written>,
     waker: &Receiver<SyncActivator>,
 ) -> Result<(), RunError> {
     let Ok(wake) = waker.recv() else { return Ok(()) };
@@ -64,11 +77,12 @@ fn write(
                 drop(permit);
             }
             Item::End { epoch, task } => {
-                if let Some(task) = task {
-                    recorder.close(&task)?;
-                }
+                let counted = match task {
+                    Some(task) => Some((task.clone(), recorder.close(&task)?)),
+                    None => None,
+                };
                 // Fails only when the worker has gone.
-                if acknowledge.send(epoch).is_ok() {
+                if acknowledge.send(Written { epoch, counted }).is_ok() {
                     let _gone = wake.activate();
                 }
             }
@@ -77,24 +91,30 @@ fn write(
     Ok(())
 }
 
-/// The operator. Its output carries nothing: its frontier says what is committed.
+/// The operator. Its output carries what a shard changes in the counts of the codes, and its frontier says what is
+/// committed.
 pub(crate) fn record<'scope>(
     scope: Scope<'scope, u64>,
     rows: StreamVec<'scope, u64, Item>,
     outbox: Outbox,
-) -> StreamVec<'scope, u64, ()> {
+) -> StreamVec<'scope, u64, Counted> {
     let Outbox { link, wake } = outbox;
-    rows.unary::<timely::container::CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "record", move |_, info| {
+    rows.unary::<CapacityContainerBuilder<Vec<Counted>>, _, _, _>(Pipeline, "record", move |_, info| {
         let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
         let activator = scope.activator_for(info.address);
         let mut relay = Relay::new(link);
-        move |input, _output| {
+        move |input, output| {
             input.for_each(|stamp, items| {
                 for item in items.drain(..) {
                     relay.queue(item, || stamp.retain_least(0));
                 }
             });
-            if relay.pump() {
+            let more = relay.pump(|written, capability| {
+                if let Some(counted) = written.counted.filter(|(_, changes)| !changes.is_empty()) {
+                    output.session(capability).give(counted);
+                }
+            });
+            if more {
                 activator.activate_after(std::time::Duration::from_millis(1));
             }
         }
@@ -103,14 +123,32 @@ pub(crate) fn record<'scope>(
 
 /// Passes items from an operator to a thread through a bounded channel, never blocking, and holds a capability for
 /// every epoch until the thread has acknowledged its end.
-pub(crate) struct Relay {
-    link: Option<Link<Item, u64>>,
+pub(crate) struct Relay<Back> {
+    link: Option<Link<Item, Back>>,
     queue: VecDeque<Item>,
     held: BTreeMap<u64, Capability<u64>>,
 }
 
-impl Relay {
-    pub(crate) fn new(link: Link<Item, u64>) -> Self {
+/// An answer of the thread.
+pub(crate) trait Acknowledge {
+    /// The epoch whose end has been seen.
+    fn epoch(&self) -> u64;
+}
+
+impl Acknowledge for u64 {
+    fn epoch(&self) -> u64 {
+        *self
+    }
+}
+
+impl Acknowledge for Written {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+impl<Back: Acknowledge> Relay<Back> {
+    pub(crate) fn new(link: Link<Item, Back>) -> Self {
         Self { link: Some(link), queue: VecDeque::new(), held: BTreeMap::new() }
     }
 
@@ -128,10 +166,12 @@ impl Relay {
     }
 
     /// Moves what can be moved. Returns whether to look again soon.
-    pub(crate) fn pump(&mut self) -> bool {
+    pub(crate) fn pump(&mut self, mut acknowledged: impl FnMut(Back, &Capability<u64>)) -> bool {
         let Some(link) = &self.link else { return false };
-        while let Ok(epoch) = link.from.try_recv() {
-            self.held.remove(&epoch);
+        while let Ok(back) = link.from.try_recv() {
+            if let Some(capability) = self.held.remove(&back.epoch()) {
+                acknowledged(back, &capability);
+            }
         }
         while let Some(item) = self.queue.pop_front() {
             match link.to.try_send(item) {

@@ -19,7 +19,6 @@ use super::control::Fatal;
 use super::feed::{Budget, Permit};
 use super::pool::{Done, Job};
 use super::source::Epoch;
-use super::usage::{self, CodeKey};
 use crate::exec::lane::Lane;
 use crate::exec::shards::{Course, ShardTask};
 use crate::exec::{Message, RejectedTrack};
@@ -45,7 +44,6 @@ pub(crate) struct Streams<'scope> {
     /// One per corpus node.
     pub(crate) crops: Vec<StreamVec<'scope, u64, Item>>,
     pub(crate) errors: StreamVec<'scope, u64, Error>,
-    pub(crate) codes: StreamVec<'scope, u64, (CodeKey, u64, isize)>,
 }
 
 /// How the memory of a run is shared out: half for lanes that wait their turn, half for rows on their way to sinks.
@@ -111,8 +109,6 @@ pub(crate) fn tracks<'scope>(
     let mut rows = OutputBuilder::<_, CapacityContainerBuilder<Vec<Item>>>::from(rows);
     let (errors, errors_stream) = builder.new_output::<Vec<Error>>();
     let mut errors = OutputBuilder::<_, CapacityContainerBuilder<Vec<Error>>>::from(errors);
-    let (codes, codes_stream) = builder.new_output::<Vec<(CodeKey, u64, isize)>>();
-    let mut codes = OutputBuilder::<_, CapacityContainerBuilder<Vec<(CodeKey, u64, isize)>>>::from(codes);
     let mut crops = Vec::new();
     let mut crops_streams = Vec::new();
     for _ in &corpora {
@@ -120,7 +116,7 @@ pub(crate) fn tracks<'scope>(
         crops.push(OutputBuilder::<_, CapacityContainerBuilder<Vec<Item>>>::from(output));
         crops_streams.push(stream);
     }
-    let ports = 3 + corpora.len();
+    let ports = 2 + corpora.len();
     let wake = scope.worker().sync_activator_for(info.address.to_vec());
     let activator = scope.activator_for(info.address);
     let mut tracks = Tracks::new(context, wake, activator);
@@ -134,17 +130,12 @@ pub(crate) fn tracks<'scope>(
                 }
             });
             tracks.collect();
-            let (mut rows, mut errors, mut codes) = (rows.activate(), errors.activate(), codes.activate());
+            let (mut rows, mut errors) = (rows.activate(), errors.activate());
             let mut crops: Vec<_> = crops.iter_mut().map(OutputBuilder::activate).collect();
             while let Some((ticket, emit)) = tracks.next() {
                 match emit {
                     Emit::Message(message, permit) => {
                         let task = ticket.task.clone().expect("messages come from a task");
-                        if let Message::Rows { node, batch } = &message {
-                            let schema = &tracks.context.course.network.nodes[*node].schema;
-                            let mut session = codes.session(&ticket.capabilities[2]);
-                            session.give_iterator(usage::count(*node, schema, batch, ticket.epoch).into_iter());
-                        }
                         if let Message::End { rejected: Some(reject) } = &message {
                             let shard = task.shard.name.clone();
                             let error = (ticket.epoch, shard, Some(reject.clone()));
@@ -154,7 +145,7 @@ pub(crate) fn tracks<'scope>(
                             Message::Crops { node, .. } => {
                                 let at = corpora.iter().position(|c| c == node).expect("crops go to corpus nodes");
                                 let item = Item::Message { task, message, permit };
-                                crops[at].session(&ticket.capabilities[3 + at]).give(item);
+                                crops[at].session(&ticket.capabilities[2 + at]).give(item);
                             }
                             _ => rows.session(&ticket.capabilities[0]).give(Item::Message { task, message, permit }),
                         }
@@ -163,7 +154,7 @@ pub(crate) fn tracks<'scope>(
                         let end = || Item::End { epoch: ticket.epoch, task: ticket.task.clone() };
                         rows.session(&ticket.capabilities[0]).give(end());
                         for (at, output) in crops.iter_mut().enumerate() {
-                            output.session(&ticket.capabilities[3 + at]).give(end());
+                            output.session(&ticket.capabilities[2 + at]).give(end());
                         }
                         if let Some(task) = &ticket.task {
                             let end = (ticket.epoch, task.shard.name.clone(), None);
@@ -175,7 +166,7 @@ pub(crate) fn tracks<'scope>(
             tracks.admit();
         }
     });
-    Streams { rows: rows_stream, crops: crops_streams, errors: errors_stream, codes: codes_stream }
+    Streams { rows: rows_stream, crops: crops_streams, errors: errors_stream }
 }
 
 /// The state of the operator.

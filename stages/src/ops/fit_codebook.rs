@@ -1,6 +1,6 @@
 //! `fit_codebook`: k-means codebooks for the patches of a corpus.
 //!
-//! Input edge `features`; output edge `codebooks`, a row per codebook. The centroids are written to
+//! Input edge `features`; output edge `codebook_fit`, a row per codebook. The centroids are written to
 //! `codebook.safetensors`, from where `tokenize` of any graph reads them: `quantizer: {k_means: {weights: FOLDER}}`.
 //!
 //! A sample of the patches of the `train` split is kept in memory and fitted in the end. Which patches are sampled
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::datatypes::{Float32Type, SchemaRef};
-use omar_schemas::{Codebooks, CodebooksSpec, Edge, Features, Origin, Split, ViewSpec, column, fixed_values};
+use omar_schemas::{CodebookFit, CodebookFitSpec, Edge, Features, Origin, Split, ViewSpec, column, fixed_values};
 use safetensors::tensor::{Dtype, TensorView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,7 +112,7 @@ impl StageKind for FitCodebook {
             let shape = PatchShape { frames: (samples / view.hop_len) as usize, bins: view.bins as usize };
             (view, shape)
         });
-        let schema = Codebooks::schema(&CodebooksSpec { patch_rate: params.patch_rate });
+        let schema = CodebookFit::schema(&CodebookFitSpec { patch_rate: params.patch_rate });
         Ok(Self { views: views.collect(), params, schema })
     }
 }

@@ -4,18 +4,21 @@
 //! <cache>/<fingerprint>/
 //!     _node.json                        Node: what made these rows
 //!     _commits/s-0110-1f2e3d4c.json     Commit: shard s-0110 is complete
+//!     _commits/s-0110-1f2e3d4c.codes    CodeCounts: how often its tokens have each code (edge `tokens` only)
 //!     s-0110-1f2e3d4c.parquet           TrackFile: its rows, grouped by track
 //! ```
 //!
 //! A file counts only if its [`Commit`] exists and agrees with it; anything else in the folder is work that was never
 //! finished. Writing, which follows the same protocol from the other side, is `omar_flow::cache`.
 
+mod codes;
 mod commit;
 mod locate;
 mod node;
 mod replace;
 mod track_file;
 
+pub use codes::CodeCounts;
 pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
 pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};

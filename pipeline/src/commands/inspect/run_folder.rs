@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Array};
 use omar_schemas::units::Bytes;
-use omar_schemas::{Edge, Metrics, TrackId, column};
+use omar_schemas::{Codebooks, Edge, Metrics, TrackId, column};
 use omar_stages::storage::{RejectRecord, StorageError, TrackFile, utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::InspectError;
 use super::cells::short;
 use super::dataset::{RejectClass, reject_classes, rejects_text};
 use super::table::Table;
+use crate::codebooks::{self, CodebookHealth};
 
 /// How deep in a run folder metrics and checkpoints are looked for.
 const DEPTH: usize = 4;
@@ -24,6 +25,7 @@ pub(super) struct RunReport {
     folder: PathBuf,
     manifest: Value,
     summary: Option<Value>,
+    codebooks: Vec<CodebookHealth>,
     rejects: Vec<RejectClass>,
     training: Vec<Training>,
     checkpoints: Vec<Checkpoint>,
@@ -68,6 +70,7 @@ impl RunReport {
             folder: folder.to_owned(),
             manifest,
             summary: json(&folder.join("summary.json"))?,
+            codebooks: Vec::new(),
             rejects: Vec::new(),
             training: Vec::new(),
             checkpoints: Vec::new(),
@@ -115,6 +118,8 @@ impl RunReport {
                 for batch in file.scan(Some(&["step", "split", "loss", "accuracy", "crops", "elapsed_s"]), None)? {
                     log.add(&batch?).map_err(|error| content(path, &error))?;
                 }
+            } else if Codebooks::spec(file.schema()).is_ok() {
+                self.codebooks.extend(codebooks::read(path)?);
             } else if file.schema().index_of("class").is_ok() {
                 for batch in file.scan(None, None)? {
                     rejects.extend(reject_records(&batch?).map_err(|error| content(path, &error))?);
@@ -158,6 +163,10 @@ impl RunReport {
                 table.row(row);
             }
             let _ = write!(out, "\n{table}");
+        }
+        if !self.codebooks.is_empty() {
+            let _ = write!(out, "\n{}", codebooks::table(&self.codebooks));
+            codebooks::warnings(&self.codebooks).iter().for_each(|line| _ = writeln!(out, "{line}"));
         }
         if !self.training.is_empty() {
             let mut table =

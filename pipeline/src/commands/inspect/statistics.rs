@@ -13,11 +13,10 @@ use serde::Serialize;
 
 use super::cells::{abbreviate, numbers, short};
 use super::table::Table;
+use crate::codebooks::{self, CodebookHealth};
 
 /// How many different texts are counted.
 const DISTINCT: usize = 1 << 16;
-/// How many of the most frequent codes are listed.
-const TOP: usize = 5;
 
 /// What values a column has.
 #[derive(Debug, Serialize)]
@@ -37,14 +36,8 @@ enum Values {
 /// How the codes of a codebook are used.
 #[derive(Debug, Serialize)]
 struct Codebook {
-    codebook: usize,
-    size: usize,
-    tokens: u64,
-    used: usize,
-    used_percent: f64,
-    perplexity: f64,
-    entropy_bits: f64,
-    top: Vec<(u16, u64)>,
+    #[serde(flatten)]
+    health: CodebookHealth,
     out_of_range: bool,
 }
 
@@ -140,16 +133,9 @@ impl Collector {
                 Values::Texts { distinct, more, most_frequent }
             }
             Kind::Codebooks { usages, out_of_range } => {
-                let books = usages.iter().zip(out_of_range).enumerate();
-                let book = |(codebook, (usage, out_of_range)): (usize, (&CodeUsage, bool))| Codebook {
-                    codebook,
-                    size: usage.counts().len(),
-                    tokens: usage.total(),
-                    used: usage.used(),
-                    used_percent: usage.usage_percent(),
-                    perplexity: usage.perplexity(),
-                    entropy_bits: usage.entropy_bits(),
-                    top: usage.top(TOP),
+                let books = usages.iter().zip(out_of_range).zip(0u32..);
+                let book = |((usage, out_of_range), codebook): ((&CodeUsage, bool), u32)| Codebook {
+                    health: CodebookHealth::new("", &self.column, codebook, usage),
                     out_of_range,
                 };
                 Values::Codebooks(books.map(book).collect())
@@ -221,8 +207,10 @@ pub(super) fn text(statistics: &[ColumnStatistics]) -> String {
         "%>",
         "perplexity>",
         "bits>",
+        "of>",
         "most frequent codes (%)",
     ]);
+    let mut warnings = Vec::new();
     for ColumnStatistics { column, values } in statistics {
         match values {
             Values::Numbers(of) => {
@@ -239,11 +227,11 @@ pub(super) fn text(statistics: &[ColumnStatistics]) -> String {
                 texts.row(vec![column.clone(), distinct, abbreviate(&text), times.to_string()]);
             }
             Values::Codebooks(books) => {
-                for book in books {
+                for Codebook { health: book, out_of_range } in books {
                     let percent = |count: u64| 100.0 * count as f64 / book.tokens.max(1) as f64;
-                    let top = book.top.iter().map(|&(code, count)| format!("{code} ({:.2})", percent(count)));
+                    let top = book.top.iter().map(|top| format!("{} ({:.2})", top.code, percent(top.count)));
                     let mut top: Vec<String> = top.collect();
-                    if book.out_of_range {
+                    if *out_of_range {
                         top.insert(0, "codes out of range!".to_owned());
                     }
                     codes.row(vec![
@@ -251,17 +239,23 @@ pub(super) fn text(statistics: &[ColumnStatistics]) -> String {
                         book.size.to_string(),
                         book.tokens.to_string(),
                         book.used.to_string(),
-                        format!("{:.1}", book.used_percent),
+                        format!("{:.1}", book.usage_percent),
                         format!("{:.1}", book.perplexity),
                         format!("{:.2}", book.entropy_bits),
+                        format!("{:.2}", book.max_entropy_bits()),
                         top.join(", "),
                     ]);
                 }
+                let healths: Vec<CodebookHealth> = books.iter().map(|book| book.health.clone()).collect();
+                warnings.extend(codebooks::warnings(&healths));
             }
         }
     }
-    let tables = [codes, moments, texts].into_iter().filter(|table| !table.is_empty());
-    tables.map(|table| table.to_string()).collect::<Vec<_>>().join("\n")
+    let shown = [&codes, &moments, &texts].map(|table| !table.is_empty());
+    let warnings: String = warnings.into_iter().map(|line| line + "\n").collect();
+    let tables = [codes.to_string() + &warnings, moments.to_string(), texts.to_string()];
+    let tables = tables.into_iter().zip(shown).filter(|(_, shown)| *shown);
+    tables.map(|(table, _)| table).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn statistics_show_how_codebooks_are_used() {
     let statistics = json["rows"]["statistics"].as_array().expect("statistics");
     let of = |name: &str| &statistics.iter().find(|column| column["column"] == name).expect("column")["values"];
     let books = of("mel")["codebooks"].as_array().expect("codebooks");
-    assert_eq!((&books[0]["perplexity"], &books[0]["used_percent"]), (&json!(1.0), &json!(6.25)));
+    assert_eq!((&books[0]["perplexity"], &books[0]["usage_percent"]), (&json!(1.0), &json!(6.25)));
     assert_eq!((&books[1]["perplexity"], &books[1]["used"], &books[1]["tokens"]), (&json!(4.0), &json!(4), &json!(48)));
     assert_eq!(of("audio_s")["numbers"]["mean"], json!(24.0));
     assert_eq!(of("track_id")["texts"]["distinct"], json!(4));
