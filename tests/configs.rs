@@ -22,7 +22,10 @@ fn every_config_binds() {
         // EnCodec's weights are not ours to ship: a small encoder of the same layout stands in for them.
         let encodec = format!("vars.encodec={}", root.join("tests/golden/encodec_small").display());
         let text = fs::read_to_string(path).expect("readable");
-        let sets = if text.contains("vars.encodec") { vec![encodec] } else { Vec::new() };
+        let mut sets = if text.contains("vars.encodec") { vec![encodec] } else { Vec::new() };
+        if text.contains("vars.statistics") {
+            sets.push(format!("vars.statistics={}", root.join("tests/golden/statistics").display()));
+        }
         if let Err(report) = Plan::load(path, &sets, &registry) {
             panic!("{}:\n{}", path.display(), report.render(false));
         }

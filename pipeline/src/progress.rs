@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use arrow::array::{Float64Array, RecordBatch, UInt64Array};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use omar_schemas::{Edge, Metrics, column};
+use serde_json::{Map, Value};
 
 use crate::exec::shards::Course;
 use crate::metrics::NodeCounts;
 use crate::plan::Plan;
 use crate::quarantine::Quarantine;
-use crate::results::{Latest, Newest};
+use crate::results::{Latest, Newest, scalars};
 use crate::run::TICK;
 
 /// Looks into a run.
@@ -66,6 +67,12 @@ impl Monitor {
     pub(crate) fn training(&self, node: usize) -> Option<TrainingState> {
         let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner).clone();
         training_state(&latest)
+    }
+
+    /// The rows that a corpus stage gave, if they are no training metrics.
+    pub(crate) fn results(&self, node: usize) -> Vec<Map<String, Value>> {
+        let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner);
+        latest.get("").map(scalars).unwrap_or_default()
     }
 
     /// One line per node that has done something.

@@ -1,13 +1,14 @@
-//! Rows that corpus stages emit (training metrics), as parquet parts in the run folder.
+//! Rows that corpus stages emit (training metrics, statistics), as parquet parts in the run folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use omar_schemas::column;
 use omar_stages::StageError;
+use serde_json::{Map, Value};
 
 use crate::files::write_parquet;
 
@@ -17,7 +18,7 @@ const PART_EVERY: Duration = Duration::from_secs(30);
 /// The newest rows of a node by split, for whoever shows progress.
 pub(crate) type Latest = Arc<Mutex<Newest>>;
 
-/// The newest row of every split.
+/// The newest row of every split; rows that know no split are together under the empty name.
 pub(crate) type Newest = BTreeMap<String, RecordBatch>;
 
 /// Collects rows and writes them in parts: `part-000001.parquet`, ...
@@ -50,8 +51,11 @@ impl ResultLog {
     }
 
     fn remember(&self, batch: &RecordBatch) {
-        let Ok(splits) = column::<StringArray>(batch, "split") else { return };
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(splits) = column::<StringArray>(batch, "split") else {
+            latest.insert(String::new(), batch.clone());
+            return;
+        };
         for row in 0..batch.num_rows() {
             latest.insert(splits.value(row).to_owned(), batch.slice(row, 1));
         }
@@ -71,4 +75,31 @@ impl ResultLog {
         self.rows.clear();
         Ok(())
     }
+}
+
+/// The values of rows that are single numbers or words, by column: what a person looks at first.
+pub(crate) fn scalars(batch: &RecordBatch) -> Vec<Map<String, Value>> {
+    let mut rows = vec![Map::new(); batch.num_rows()];
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        for (row, values) in rows.iter_mut().enumerate() {
+            if let Some(value) = scalar(column, row) {
+                values.insert(field.name().clone(), value);
+            }
+        }
+    }
+    rows
+}
+
+fn scalar(column: &ArrayRef, row: usize) -> Option<Value> {
+    let column = column.as_any();
+    if let Some(words) = column.downcast_ref::<StringArray>() {
+        return Some(words.value(row).into());
+    }
+    if let Some(counts) = column.downcast_ref::<UInt64Array>() {
+        return Some(counts.value(row).into());
+    }
+    if let Some(counts) = column.downcast_ref::<UInt32Array>() {
+        return Some(counts.value(row).into());
+    }
+    column.downcast_ref::<Float64Array>().map(|numbers| numbers.value(row).into())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use omar_schemas::units::Bytes;
 use omar_stages::Scope;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::codebooks::{self, CodebookHealth};
 use crate::exec::codes::CodeTotals;
@@ -57,6 +58,10 @@ pub struct NodeSummary {
     pub cache: Option<PathBuf>,
     /// The last training step.
     pub training: Option<TrainingState>,
+    /// The rows that a stage which sees the whole corpus gave, but for lists of numbers.
+    pub results: Vec<Map<String, Value>>,
+    /// Files that it wrote for other graphs.
+    pub written: Vec<PathBuf>,
 }
 
 impl Summary {
@@ -78,6 +83,8 @@ impl Summary {
                 counts: monitor.counts(index),
                 cache: monitor.course.stores[index].as_ref().map(|store| store.folder().to_owned()),
                 training: monitor.training(index),
+                results: monitor.results(index),
+                written: if monitor.results(index).is_empty() { Vec::new() } else { node.stage.writes() },
             })
             .collect();
         // Track-level nodes share the pool; a corpus stage has a thread (and, inside candle, the pool's cores).
@@ -132,6 +139,9 @@ impl Summary {
         if !self.codebooks.is_empty() {
             let _infallible = write!(text, "\n{}", codebooks::table(&self.codebooks));
         }
+        for node in self.nodes.iter().filter(|node| !node.results.is_empty()) {
+            let _infallible = write!(text, "\n{}", results(&node.results));
+        }
         let _infallible = writeln!(text, "\n{}", self.closing());
         text
     }
@@ -176,18 +186,36 @@ impl Summary {
             let path = node.cache.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
             lines.push(format!("{}: {path}", node.node));
         }
+        for node in &self.nodes {
+            lines.extend(node.written.iter().map(|path| format!("{}: {}", node.node, path.display())));
+        }
         lines.extend(self.folder.as_ref().map(|folder| format!("run folder: {}", folder.display())));
         lines.join("\n")
     }
 }
 
-/// Columns padded to equal width: names to the left, numbers to the right.
-pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
+/// Rows that a stage gave, as a table.
+fn results(rows: &[Map<String, Value>]) -> String {
+    let Some(first) = rows.first() else { return String::new() };
+    let cell = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => format!("{:.5}", number.as_f64().unwrap_or_default()),
+        other => other.to_string(),
+    };
+    let header: Vec<String> = first.keys().map(|name| name.replace('_', " ")).collect();
+    let lines = std::iter::once(header).chain(rows.iter().map(|row| row.values().map(cell).collect()));
+    align(&lines.collect::<Vec<Vec<String>>>())
+}
+
+/// Columns padded to equal width: the first two, names, to the left, numbers to the right.
+pub(crate) fn align<R: AsRef<[String]>>(rows: &[R]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row.as_ref()[column].chars().count()).max().unwrap_or(0);
+    let columns = rows.first().map_or(0, |row| row.as_ref().len());
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
         let cells: Vec<String> = row
+            .as_ref()
             .iter()
             .zip(&widths)
             .enumerate()

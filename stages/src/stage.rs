@@ -90,6 +90,11 @@ pub trait Stage: Send + Sync {
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
+
+    /// Files that a run writes for other graphs to read, beside the rows that it emits.
+    fn writes(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// A node while it runs.

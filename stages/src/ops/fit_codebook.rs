@@ -148,6 +148,10 @@ impl Stage for FitCodebook {
             schema: self.schema.clone(),
         }))
     }
+
+    fn writes(&self) -> Vec<PathBuf> {
+        vec![codebook_file(&self.params.to)]
+    }
 }
 
 /// The patches of a view that were sampled so far.

@@ -74,6 +74,10 @@ impl Stage for Statistics {
         let to = context.run_dir.as_ref().map(|_| StatisticsFile::path(&self.to));
         Ok(Box::new(StatisticsOperator { spec: self.spec.clone(), moments, to, schema: self.schema.clone() }))
     }
+
+    fn writes(&self) -> Vec<PathBuf> {
+        vec![StatisticsFile::path(&self.to)]
+    }
 }
 
 struct StatisticsOperator {
