@@ -5,7 +5,7 @@ mod program;
 use std::fs;
 use std::path::Path;
 
-use arrow::array::{Array, AsArray, ListArray, StringArray, UInt32Array};
+use arrow::array::{AsArray, ListArray, StringArray, UInt32Array};
 use arrow::datatypes::{UInt16Type, UInt64Type};
 use omar_schemas::{Codebooks, Edge, column};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -106,7 +106,7 @@ fn counts_follow_the_corpus() {
 
 #[test]
 fn counts_that_are_lost_or_damaged_are_counted_again() {
-    let program = Program::new(&Options::default());
+    let program = Program::new(&Options { tracks: 30, ..Options::default() });
     program.ok(&["run", "graph.yaml"]);
     let (counts, files) = (last(&program), kept(&program));
     assert!(files.len() > 2, "{files:?}");

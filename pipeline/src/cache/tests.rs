@@ -240,6 +240,21 @@ fn sweeping_leaves_the_current_shards() {
 }
 
 #[test]
+fn code_counts_are_made_when_missing_kept_and_swept_with_their_shard() {
+    let cache = tempfile::tempdir().expect("folder");
+    let store = open(cache.path(), "a").expect("open");
+    let commits = [key("s-0", 1), key("s-0", 2)].map(|key| write(&store, &key, &[1, 2]));
+    assert_eq!(store.kept_codes(&commits[0]).expect("read"), None);
+    let counts = store.codes(&commits[0]).expect("count").expect("tokens");
+    assert_eq!(counts.views().map(|(view, books)| (view, books[0].total())).collect::<Vec<_>>(), [("mel", 24)]);
+    assert_eq!(store.kept_codes(&commits[0]).expect("read"), Some(counts));
+    store.codes(&commits[1]).expect("count");
+    assert_eq!(store.stale(&[key("s-0", 2)]).expect("look"), [commits[0].clone()]);
+    assert_eq!(store.sweep(&[key("s-0", 2)]).expect("sweep"), 1);
+    assert_eq!(files(&store), ["s-0-02020202.codes", "s-0-02020202.json", "s-0-02020202.parquet"]);
+}
+
+#[test]
 fn row_groups_end_with_tracks_and_stay_small() {
     let spec =
         FeaturesSpec { sample_rate: 24_000, crop_samples: 24_000, views: vec![ViewSpec::new("mel", 96, 1000, 24)] };

@@ -1,8 +1,8 @@
 //! The health of codebooks: how evenly the codes of a run's tokens are used.
 //!
 //! A frozen quantizer cannot be mended while a model trains on it, so its health is looked at before: at the end of
-//! every run there is a [`table`] with warnings, and in the run folder `codebooks.parquet` (all there is, see
-//! [`omar_schemas::Codebooks`]) and a [`picture`]. What it is computed from is in [`crate::exec`] (`codes`).
+//! every run there is a [table](mod@table) with warnings, and in the run folder `codebooks.parquet` (all there is, see
+//! [`omar_schemas::Codebooks`]) and a [picture](mod@picture). What it is computed from is in [`crate::exec`] (`codes`).
 
 mod picture;
 mod table;

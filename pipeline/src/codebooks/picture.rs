@@ -37,7 +37,7 @@ struct Axes {
 /// Draws the codebooks of a run.
 pub(super) fn draw(name: &str, books: &[CodebookHealth]) -> String {
     let views: Vec<&[CodebookHealth]> = books.chunk_by(same_view).collect();
-    let columns = views.len().clamp(1, COLUMNS);
+    let columns = if views.len() == 4 { 2 } else { views.len().clamp(1, COLUMNS) };
     let rows = views.len().div_ceil(columns);
     let width = (2.0 * MARGIN + columns as f64 * PANEL.0).max(640.0);
     let height = HEAD + rows as f64 * PANEL.1 + MARGIN;
@@ -72,7 +72,7 @@ fn head(svg: &mut String, name: &str, books: &[CodebookHealth]) {
             x + 22.0
         );
         text(svg, (x + 28.0, 78.0), "", words);
-        x += 52.0 + 5.9 * words.len() as f64;
+        x += 56.0 + 5.2 * words.len() as f64;
     };
     entry(svg, COLOURS[0], "", "a codebook, to its rarest code that occurs");
     entry(svg, QUIET, " stroke-dasharray=\"5 4\"", "even use of all codes");
@@ -103,18 +103,13 @@ impl Axes {
 
 fn panel(svg: &mut String, axes: &Axes, view: &[CodebookHealth]) {
     let first = &view[0];
-    let many = match view.len() {
-        1 => String::new(),
-        n => format!("{n} codebooks of "),
-    };
     text(svg, (PLOT_AT.0, 26.0), "font-size=\"13\" font-weight=\"600\" fill=\"#0f172a\"", &first.stream());
-    let subtitle = format!("{many}{} codes, {} tokens each", first.size, short(first.tokens));
-    text(
-        svg,
-        (PLOT_AT.0, 43.0),
-        "fill=\"#64748b\"",
-        subtitle.trim_end_matches(if view.len() == 1 { " each" } else { "" }),
-    );
+    let (size, tokens) = (first.size, short(first.tokens));
+    let subtitle = match view.len() {
+        1 => format!("{size} codes, {tokens} tokens"),
+        n => format!("{n} codebooks of {size} codes, {tokens} tokens each"),
+    };
+    text(svg, (PLOT_AT.0, 43.0), "fill=\"#64748b\"", &subtitle);
     grid(svg, axes);
     let even = 1.0 / first.ideal().max(1.0);
     let _infallible = writeln!(
@@ -221,9 +216,9 @@ fn label(svg: &mut String, index: usize, colour: &str, name: &str, figures: &str
 
 fn figures(book: &CodebookHealth) -> String {
     let (used, perplexity, top) = (book.usage_percent, number(book.perplexity), book.top_percent());
-    let digits = if used < 10.0 { 1 } else { 0 };
+    let (digits, more) = (usize::from(used < 10.0), if top < 0.1 { 3 } else { 1 });
     let collapsed = if book.collapse.is_some() { ", collapsed" } else { "" };
-    format!("{used:.digits$} % used, perplexity {perplexity}, top code {top:.1} %{collapsed}")
+    format!("{used:.digits$} % used, perplexity {perplexity}, top code {top:.more$} %{collapsed}")
 }
 
 impl CodebookHealth {
