@@ -1,8 +1,8 @@
 //! How long does the EnCodec encoder of the published size take for 30 s of audio, on one core?
 //!
-//! `RAYON_NUM_THREADS=1 cargo run --release -p omar-stages --example bench_encodec [ROUNDS]`; ROUNDS is 5 unless given.
-//! The weights are random. Prints processor time per crop (the median of rounds that alternate between batches of 1
-//! and 4 and the matrix product of 1024 x 1024), the share of that product's rate, and memory.
+//! `RAYON_NUM_THREADS=1 cargo run --release -p omar-stages --example bench_encodec [ROUNDS]`; ROUNDS is 3 unless given.
+//! The weights are random. Prints processor time per crop (the median of rounds that alternate between batches of 1,
+//! 4 and 12 and the matrix product of 1024 x 1024), the share of that product's rate, and memory.
 //!
 //! `bench_encodec serve FOLDER` encodes with the weights of a folder instead, on demand: each line of the input names the
 //! number of crops and two files of raw little-endian f32, one with the samples of a crop and one for its output. The
@@ -26,13 +26,14 @@ const CONVOLUTIONS: f64 = 224.0 + 7168.0 + 14_336.0 + 114_688.0 / 8.0 + 458_752.
 const LSTM: f64 = 2.0 * 8.0 * 512.0 * 512.0;
 /// Matrix products per round, so that a round of them takes as long as a crop.
 const MATMULS: usize = 50;
+const BATCHES: [usize; 3] = [1, 4, 12];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|mode| mode == "serve") {
         return serve(Path::new(arguments.get(1).ok_or("serve what?")?));
     }
-    let rounds: usize = arguments.first().map_or(Ok(5), |rounds| rounds.parse())?;
+    let rounds: usize = arguments.first().map_or(Ok(3), |rounds| rounds.parse())?;
     if std::env::var("RAYON_NUM_THREADS").as_deref() != Ok("1") {
         return Err("set RAYON_NUM_THREADS=1: the matrix product is measured on one core".into());
     }
@@ -41,27 +42,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let encoder = Encodec::load(folder.path(), &Device::Cpu)?;
     println!("{} weights, {:.1} GFLOP per crop", encoder.parameters(), gflop());
 
-    let audio: Vec<Vec<f32>> = (0..4).map(noise).collect();
+    let audio: Vec<Vec<f32>> = (0..12).map(noise).collect();
     let crops: Vec<&[f32]> = audio.iter().map(Vec::as_slice).collect();
     let mut out = vec![0.0; crops.len() * encoder.frames(SAMPLES) * encoder.bins()];
     let values = out.len() / crops.len();
     let mut encode = |batch: usize| encoder.encode(&crops[..batch], &mut out[..batch * values]);
-    for batch in [1, 4] {
+    for batch in BATCHES {
         // Forgets the peak so far, which reading the weights made.
         std::fs::write("/proc/self/clear_refs", "5").ok();
         encode(batch)?;
         println!("batch {batch}: {:.0} MB of memory in all, weights and audio included", resident_mb("VmHWM"));
     }
-    let mut times = [const { Vec::new() }; 3];
+    let (mut times, mut products) = ([const { Vec::new() }; BATCHES.len()], Vec::new());
     for _ in 0..rounds {
-        times[0].push(cpu(|| encode(1))?);
-        times[1].push(cpu(|| encode(4))? / 4.0);
-        times[2].push(matmul()?);
+        for (batch, times) in BATCHES.into_iter().zip(&mut times) {
+            times.push(cpu(|| encode(batch))? / batch as f64);
+        }
+        products.push(matmul()?);
     }
-    let [one, four, product] = times.map(median);
-    let peak = 2.0 * 1.024f64.powi(3) / product * 1e3;
+    let peak = 2.0 * 1.024f64.powi(3) / median(products) * 1e3;
     println!("matrix product: {peak:.1} GFLOP/s");
-    for (batch, ms) in [(1, one), (4, four)] {
+    for (batch, ms) in BATCHES.into_iter().zip(times.map(median)) {
         let rate = gflop() / ms * 1e3;
         println!(
             "batch {batch}: {ms:.0} ms per 30 s crop, {rate:.1} GFLOP/s, {:.0} % of the matrix product",

@@ -222,11 +222,11 @@ impl Pass {
             |m: usize| (row + m) * product.out_step + first..(row + m) * product.out_step + first + V * S::F32_LANES;
 
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
-        for m in 0..M {
+        for (m, sums) in sums.iter_mut().enumerate() {
             let out = S::as_simd_f32s(&product.out[out_at(m)]).0;
-            for v in 0..V {
+            for (v, sum) in sums.iter_mut().enumerate() {
                 let bias = |bias: &[Lanes]| S::as_simd_f32s(&bias[(vector + v) / per_block]).0[part[v]];
-                sums[m][v] = match product.start {
+                *sum = match product.start {
                     Start::Bias(values) if self.first => bias(values),
                     Start::OutAndBias(values) if self.first => simd.add_f32s(out[v], bias(values)),
                     _ => out[v],
@@ -235,10 +235,10 @@ impl Pass {
         }
         sums = multiply_add(simd, left, right, part, sums);
         let elu = self.last && product.elu;
-        for m in 0..M {
-            let out = &mut S::as_mut_simd_f32s(&mut product.out[out_at(m)]).0[..V];
-            for v in 0..V {
-                out[v] = if elu { maths::elu(simd, sums[m][v]) } else { sums[m][v] };
+        for (m, sums) in sums.iter().enumerate() {
+            let out = S::as_mut_simd_f32s(&mut product.out[out_at(m)]).0;
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if elu { maths::elu(simd, *sum) } else { *sum };
             }
         }
     }
