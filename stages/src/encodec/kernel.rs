@@ -274,6 +274,14 @@ fn multiply_add<S: Simd, const M: usize, const V: usize>(
 mod tests {
     use super::*;
 
+    /// Every vector unit that this machine has, and none.
+    fn arches() -> Vec<Arch> {
+        let mut arches = vec![Arch::new(), Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        arches.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        arches
+    }
+
     fn wave(len: usize, step: f32) -> Vec<f32> {
         (0..len).map(|i| (i as f32 * step).sin()).collect()
     }
@@ -289,8 +297,17 @@ mod tests {
         let windows = Windows { values: &values, row_step, taps, tap_step, depth };
         let mut out = vec![f32::NAN; rows * out_step];
         for (start, elu, times) in [(Start::Bias(&packed), false, 1.0), (Start::Out, true, 2.0)] {
-            Product { rows, windows, matrix: &matrix, start, elu, backward: rows % 2 == 0, out: &mut out, out_step }
-                .run(arch);
+            Product {
+                rows,
+                windows,
+                matrix: &matrix,
+                start,
+                elu,
+                backward: rows.is_multiple_of(2),
+                out: &mut out,
+                out_step,
+            }
+            .run(arch);
             for row in 0..rows {
                 for column in 0..width {
                     let product: f64 = (0..taps * depth)
@@ -313,7 +330,7 @@ mod tests {
 
     #[test]
     fn products_agree_with_the_definition_for_every_remainder_and_vector_unit() {
-        for arch in [Arch::new(), Arch::Scalar] {
+        for arch in arches() {
             for rows in [1, 2, 3, 5, 12, 29, 200] {
                 compare(arch, rows, 33, (3, 2, 2, 2));
             }
@@ -347,7 +364,9 @@ mod tests {
             out
         };
         let together = run(Arch::new(), &values, rows);
-        assert_eq!(together, run(Arch::Scalar, &values, rows));
+        for arch in arches() {
+            assert_eq!(together, run(arch, &values, rows));
+        }
         for (row, expected) in values.chunks_exact(depth).zip(together.chunks_exact(48)) {
             assert_eq!(run(Arch::new(), row, 1), expected);
         }
