@@ -103,7 +103,6 @@ fn both_forms_give_the_reference() {
         let crop = &audio[..samples];
         for (form, found) in [("fast", encode(&encoder, &[crop])), ("tensor", encode_tensor(&encoder, &[crop]))] {
             let difference = difference(&found, &expected);
-            println!("{form}, {samples} samples: {difference:e}");
             assert!(difference < TOLERANCE, "{form} form, {samples} samples: off by {difference}");
         }
     }

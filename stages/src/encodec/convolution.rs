@@ -131,7 +131,7 @@ impl Convolution {
         let pitch = pitch(in_channels);
         let windows =
             Windows { values, row_step: stride * pitch, taps: kernel, tap_step: dilation * pitch, depth: in_channels };
-        Product { rows, windows, matrix: &self.matrix, start, elu, out, out_step }
+        Product { rows, windows, matrix: &self.matrix, start, elu, backward: false, out, out_step }
     }
 }
 

@@ -14,8 +14,8 @@ use super::maths;
 pub(super) const LANES: usize = 16;
 /// One row of a block.
 pub(super) type Lanes = [f32; LANES];
-/// Inputs of one pass: two blocks of weights of this depth fit the first-level cache.
-const DEPTH: usize = 256;
+/// Inputs of one pass, at most.
+const DEPTH: usize = 512;
 /// Rows of one pass: their inputs of one depth fit the second-level cache beside the weights.
 const ROWS: usize = 192;
 
@@ -89,6 +89,9 @@ pub(super) struct Product<'a> {
     pub(super) start: Start<'a>,
     /// Whether ELU follows.
     pub(super) elu: bool,
+    /// Whether outputs are computed from the last to the first: taken in turns, a large weight that is used again and
+    /// again is still partly in the cache where the last pass ended.
+    pub(super) backward: bool,
     pub(super) out: &'a mut [f32],
     pub(super) out_step: usize,
 }
@@ -156,14 +159,13 @@ impl Pass {
         product: &mut Product<'_>,
     ) {
         let vectors = product.matrix.width.div_ceil(LANES) * LANES / S::F32_LANES;
-        let mut vector = 0;
-        while vector + V <= vectors {
-            self.column::<S, M, V>(simd, rows.clone(), vector, product);
-            vector += V;
+        let whole = vectors / V;
+        for index in 0..whole {
+            let index = if product.backward { whole - 1 - index } else { index };
+            self.column::<S, M, V>(simd, rows.clone(), index * V, product);
         }
-        while vector < vectors {
+        for vector in whole * V..vectors {
             self.column::<S, M, 1>(simd, rows.clone(), vector, product);
-            vector += 1;
         }
     }
 
@@ -181,19 +183,19 @@ impl Pass {
             self.tile::<S, M, V>(simd, row, vector, product);
             row += M;
         }
-        if row + 8 <= rows.end {
+        if M > 8 && row + 8 <= rows.end {
             self.tile::<S, 8, V>(simd, row, vector, product);
             row += 8;
         }
-        if row + 4 <= rows.end {
+        if M > 4 && row + 4 <= rows.end {
             self.tile::<S, 4, V>(simd, row, vector, product);
             row += 4;
         }
-        if row + 2 <= rows.end {
+        if M > 2 && row + 2 <= rows.end {
             self.tile::<S, 2, V>(simd, row, vector, product);
             row += 2;
         }
-        if row < rows.end {
+        if M > 1 && row < rows.end {
             self.tile::<S, 1, V>(simd, row, vector, product);
         }
     }
@@ -215,26 +217,28 @@ impl Pass {
             &product.matrix.blocks[block * product.matrix.depth + self.row..][..self.depth]
         });
         let part: [usize; V] = std::array::from_fn(|v| (vector + v) % per_block);
-        let out_at = |m: usize, v: usize| (row + m) * product.out_step + (vector + v) * S::F32_LANES;
+        let first = vector * S::F32_LANES;
+        let out_at =
+            |m: usize| (row + m) * product.out_step + first..(row + m) * product.out_step + first + V * S::F32_LANES;
 
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
-        for m in 0..M {
-            for v in 0..V {
+        for (m, sums) in sums.iter_mut().enumerate() {
+            let out = S::as_simd_f32s(&product.out[out_at(m)]).0;
+            for (v, sum) in sums.iter_mut().enumerate() {
                 let bias = |bias: &[Lanes]| S::as_simd_f32s(&bias[(vector + v) / per_block]).0[part[v]];
-                let out = || S::as_simd_f32s(&product.out[out_at(m, v)..][..S::F32_LANES]).0[0];
-                sums[m][v] = match product.start {
+                *sum = match product.start {
                     Start::Bias(values) if self.first => bias(values),
-                    Start::OutAndBias(values) if self.first => simd.add_f32s(out(), bias(values)),
-                    _ => out(),
+                    Start::OutAndBias(values) if self.first => simd.add_f32s(out[v], bias(values)),
+                    _ => out[v],
                 };
             }
         }
         sums = multiply_add(simd, left, right, part, sums);
         let elu = self.last && product.elu;
-        for m in 0..M {
-            for v in 0..V {
-                let sum = if elu { maths::elu(simd, sums[m][v]) } else { sums[m][v] };
-                S::as_mut_simd_f32s(&mut product.out[out_at(m, v)..][..S::F32_LANES]).0[0] = sum;
+        for (m, sums) in sums.iter().enumerate() {
+            let out = S::as_mut_simd_f32s(&mut product.out[out_at(m)]).0;
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if elu { maths::elu(simd, *sum) } else { *sum };
             }
         }
     }
@@ -270,6 +274,14 @@ fn multiply_add<S: Simd, const M: usize, const V: usize>(
 mod tests {
     use super::*;
 
+    /// Every vector unit that this machine has, and none.
+    fn arches() -> Vec<Arch> {
+        let mut arches = vec![Arch::new(), Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        arches.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        arches
+    }
+
     fn wave(len: usize, step: f32) -> Vec<f32> {
         (0..len).map(|i| (i as f32 * step).sin()).collect()
     }
@@ -285,7 +297,17 @@ mod tests {
         let windows = Windows { values: &values, row_step, taps, tap_step, depth };
         let mut out = vec![f32::NAN; rows * out_step];
         for (start, elu, times) in [(Start::Bias(&packed), false, 1.0), (Start::Out, true, 2.0)] {
-            Product { rows, windows, matrix: &matrix, start, elu, out: &mut out, out_step }.run(arch);
+            Product {
+                rows,
+                windows,
+                matrix: &matrix,
+                start,
+                elu,
+                backward: rows.is_multiple_of(2),
+                out: &mut out,
+                out_step,
+            }
+            .run(arch);
             for row in 0..rows {
                 for column in 0..width {
                     let product: f64 = (0..taps * depth)
@@ -308,7 +330,7 @@ mod tests {
 
     #[test]
     fn products_agree_with_the_definition_for_every_remainder_and_vector_unit() {
-        for arch in [Arch::new(), Arch::Scalar] {
+        for arch in arches() {
             for rows in [1, 2, 3, 5, 12, 29, 200] {
                 compare(arch, rows, 33, (3, 2, 2, 2));
             }
@@ -334,6 +356,7 @@ mod tests {
                 matrix: &matrix,
                 start: Start::Bias(&bias),
                 elu: true,
+                backward: false,
                 out: &mut out,
                 out_step: 48,
             }
@@ -341,7 +364,9 @@ mod tests {
             out
         };
         let together = run(Arch::new(), &values, rows);
-        assert_eq!(together, run(Arch::Scalar, &values, rows));
+        for arch in arches() {
+            assert_eq!(together, run(arch, &values, rows));
+        }
         for (row, expected) in values.chunks_exact(depth).zip(together.chunks_exact(48)) {
             assert_eq!(run(Arch::new(), row, 1), expected);
         }

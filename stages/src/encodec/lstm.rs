@@ -85,15 +85,33 @@ impl Lstm {
         let (pitch, out_step) = (pitch(self.size), pitch(4 * self.size));
         let start = Start::Bias(&self.bias);
         let rows = steps * batch;
-        Product { rows, windows: self.windows(input), matrix: &self.input, start, elu: false, out: gates, out_step }
-            .run(arch);
+        Product {
+            rows,
+            windows: self.windows(input),
+            matrix: &self.input,
+            start,
+            elu: false,
+            backward: false,
+            out: gates,
+            out_step,
+        }
+        .run(arch);
         for step in 0..steps {
             let (past, now) = out.split_at_mut(step * batch * pitch);
             let hidden = if step == 0 { &memory.hidden[..] } else { &past[(step - 1) * batch * pitch..] };
             let gates = &mut gates[step * batch * out_step..][..batch * out_step];
             let (windows, start) = (self.windows(hidden), Start::Out);
-            Product { rows: batch, windows, matrix: &self.recurrent, start, elu: false, out: gates, out_step }
-                .run(arch);
+            Product {
+                rows: batch,
+                windows,
+                matrix: &self.recurrent,
+                start,
+                elu: false,
+                backward: step % 2 == 1,
+                out: gates,
+                out_step,
+            }
+            .run(arch);
             let crops = gates.chunks_exact(out_step).zip(memory.cell.chunks_exact_mut(self.size));
             for ((gates, cell), out) in crops.zip(now.chunks_exact_mut(pitch)) {
                 let (gates, out) = (&gates[..4 * self.size], &mut out[..self.size]);

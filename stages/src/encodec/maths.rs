@@ -41,7 +41,8 @@ fn at_most<S: Simd>(simd: S, x: S::f32s, high: f32) -> S::f32s {
 /// `x` where positive, else `e^x - 1`; NaN stays NaN.
 #[inline(always)]
 pub(super) fn elu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let negative = exp_m1(simd, at_least(simd, x, -87.0));
+    // Where x is not a number, whatever comes out here is not taken.
+    let negative = exp_m1(simd, simd.max_f32s(x, simd.splat_f32s(-87.0)));
     simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(0.0)), negative, x)
 }
 
