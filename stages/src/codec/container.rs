@@ -11,6 +11,7 @@ use symphonia::default::formats::{
 use super::DecodeError;
 use super::mp4::{self, Trim};
 use super::mpeg::encoder_tag;
+use super::opus::Head;
 use super::sniff::{Container, Sniffed};
 use super::window::{Budget, Window, read_at};
 use super::{matroska, ogg, riff};
@@ -26,6 +27,8 @@ pub(super) struct Opened {
 enum Hints {
     /// The demuxer's own count of samples is to be believed.
     Demuxer(Stated),
+    /// A stream of Ogg, whose pages count samples.
+    Ogg,
     /// The demuxer's count is a guess or a placeholder.
     Unknown,
     /// Samples per channel in all frames of an MPEG stream, with the cut that its encoder asks for.
@@ -64,8 +67,12 @@ impl Opened {
                 let promised = trim.keep.or_else(|| frames.map(|frames| frames.saturating_sub(trim.lead)));
                 Extent { lead: trim.lead, keep: trim.keep, promised }
             }
+            Hints::Ogg => stream_extent(track, Container::Ogg),
             Hints::Mp4(layout) => {
-                let trim = layout.trim(track.id, sample_rate);
+                let mut trim = layout.trim(track.id, sample_rate);
+                if !layout.has_edits(track.id) {
+                    trim.lead = trim.lead.max(pre_skip(track, Container::Mp4));
+                }
                 let all = demuxer_len(track, &*self.reader, sample_rate).map(|len| len.saturating_sub(trim.lead));
                 Extent { lead: trim.lead, keep: trim.keep, promised: trim.keep.or(all) }
             }
@@ -78,10 +85,25 @@ impl Opened {
                     Stated::Nowhere => None,
                 };
                 let stated = stated.filter(|stated| len.is_none_or(|len| *stated <= len));
-                Extent { lead: 0, keep: stated, promised: stated.or(len) }
+                let lead = pre_skip(track, Container::Matroska);
+                Extent { lead, keep: stated, promised: stated.or(len.map(|len| len.saturating_sub(lead))) }
             }
         }
     }
+}
+
+/// The extent of a stream of an Ogg file. Its last page tells the position of its end, which counts from the first
+/// sample to be played in Vorbis, and from the first sample decoded in Opus. Source: RFC 7845 section 4.
+pub(super) fn stream_extent(track: &Track, container: Container) -> Extent {
+    let lead = pre_skip(track, container);
+    let start = track.start_ts.get().max(0).unsigned_abs(); // a recording of a broadcast begins late
+    let len = track.num_frames.map(|end| end.saturating_sub(start + lead));
+    Extent { lead, keep: None, promised: len.filter(|len| *len > 0) }
+}
+
+/// Samples that the header of an Opus track tells to drop from its start.
+fn pre_skip(track: &Track, container: Container) -> u64 {
+    Head::of_track(track, container).map_or(0, |head| u64::from(head.pre_skip))
 }
 
 /// The length of `track` in samples as its demuxer reports it; 0 counts as not said.
@@ -130,7 +152,10 @@ pub(super) fn open(mut source: Box<dyn MediaSource>, found: &Sniffed) -> Result<
                 hints = Hints::Demuxer(Stated::ByTrack);
             }
         }
-        Container::Ogg => ogg::check(&mut *source, start, end)?,
+        Container::Ogg => {
+            ogg::check(&mut *source, start, end)?;
+            hints = Hints::Ogg;
+        }
         Container::Matroska => range.end = matroska::claimed_end(&mut *source, start, end)?.max(end),
         Container::Mp4 => {
             let layout = mp4::layout(&mut *source, start, end)?;

@@ -99,7 +99,6 @@ pub struct Decoder {
     packet_len: u64,
     idle_packets: u32,
     demux_failures: u32,
-    planes: Vec<Vec<f32>>,
     mono: Vec<f32>,
     pending: Vec<f32>,
     finished: bool,
@@ -172,7 +171,6 @@ impl Decoder {
             packet_len: 0,
             idle_packets: 0,
             demux_failures: 0,
-            planes: Vec::new(),
             mono: Vec::new(),
             pending: Vec::new(),
             finished: false,
@@ -249,7 +247,7 @@ impl Decoder {
         match self.decoder.decode(&packet) {
             Ok(buffer) => {
                 let (rate, channels) = (buffer.spec().rate(), buffer.num_planes());
-                mix_down(&buffer, self.options.downmix, &mut self.planes, &mut self.mono);
+                mix_down(&buffer, self.options.downmix, &mut self.mono);
                 self.take_packet(&packet, rate, channels)
             }
             // Damage can look like a feature; a feature that isn't supported shows in the first packets.
@@ -284,7 +282,7 @@ impl Decoder {
             return Err(DecodeError::Unsupported(change));
         }
         self.budget.renew();
-        if is_lossy(self.info.codec) && self.mono.iter().any(|sample| sample.abs() > LOUDEST_LOSSY) {
+        if is_lossy(self.info.codec) && peak(&self.mono) > LOUDEST_LOSSY {
             return self.conceal(self.mono.len() as u64, "a packet decodes to noise");
         }
         self.good_packets += 1;
@@ -330,7 +328,8 @@ impl Decoder {
     fn drop_before_zero(&mut self, packet: &Packet) {
         let early = match self.info.container {
             Container::Caf => packet.pts.get().min(0).unsigned_abs(),
-            Container::Matroska if packet.pts.is_negative() => {
+            // Opus says it in samples, which the extent knows; Matroska counts milliseconds.
+            Container::Matroska if packet.pts.is_negative() && self.info.codec != "opus" => {
                 let early = Duration::new(packet.pts.get().unsigned_abs());
                 self.seconds_of(early).map_or(0, |s| (s * f64::from(self.info.sample_rate)).round() as u64)
             }
@@ -372,7 +371,10 @@ impl Decoder {
             return Ok(());
         }
         self.idle_packets = 0;
-        if let Some(at) = self.mono.iter().position(|sample| sample.is_nan() || sample.abs() > LOUDEST) {
+        let is_audio = |sample: &f32| sample.abs() <= LOUDEST;
+        if peak(&self.mono) > LOUDEST
+            && let Some(at) = self.mono.iter().position(|sample| !is_audio(sample))
+        {
             return Err(DecodeError::Numeric { at: self.decoded + at as u64, value: self.mono[at] });
         }
         let Extent { lead, keep, .. } = self.extent;
@@ -399,7 +401,9 @@ impl Decoder {
         if self.demux_failures > MOST_DEMUX_FAILURES {
             return Err(DecodeError::Corrupt("too many empty streams in a chain".into()));
         }
-        self.extent.promised = self.extent.promised.zip(track.num_frames).map(|(all, this)| all + this);
+        let link = container::stream_extent(&track, self.info.container);
+        self.extent.lead = self.decoded + link.lead;
+        self.extent.promised = self.extent.promised.zip(link.promised).map(|(all, this)| all + this);
         self.decoder = decoder;
         self.track_id = track.id;
         self.origin_pts = None;
@@ -431,6 +435,14 @@ impl Decoder {
     }
 }
 
+/// The largest magnitude in `samples`; infinite if one isn't a number.
+fn peak(samples: &[f32]) -> f32 {
+    // Without their signs, the bits of floating-point numbers are ordered as they are, NaN above infinity.
+    let bits = samples.iter().fold(0, |peak, sample| peak.max((sample.to_bits() & 0x7fff_ffff).cast_signed()));
+    let peak = f32::from_bits(bits.cast_unsigned());
+    if peak.is_nan() { f32::INFINITY } else { peak }
+}
+
 fn is_lossy(codec: &str) -> bool {
-    matches!(codec, "aac" | "vorbis" | "mp1" | "mp2" | "mp3")
+    matches!(codec, "aac" | "opus" | "vorbis" | "mp1" | "mp2" | "mp3")
 }

@@ -31,6 +31,7 @@ mod matroska;
 mod mp4;
 mod mpeg;
 mod ogg;
+mod opus;
 mod riff;
 mod setup;
 mod sniff;

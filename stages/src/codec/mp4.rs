@@ -84,6 +84,11 @@ pub(super) fn layout(source: &mut dyn MediaSource, start: u64, end: u64) -> Resu
 }
 
 impl Layout {
+    /// Whether an edit list says where track `id` starts.
+    pub(super) fn has_edits(&self, id: u32) -> bool {
+        self.tracks.iter().any(|track| track.id == id && !track.edits.is_empty())
+    }
+
     /// The trim of track `id` for audio at `sample_rate` Hz.
     pub(super) fn trim(&self, id: u32, sample_rate: u32) -> Trim {
         let Some(track) = self.tracks.iter().find(|track| track.id == id) else { return Trim::default() };

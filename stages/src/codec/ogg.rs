@@ -5,8 +5,9 @@
 
 use symphonia::core::io::MediaSource;
 
-use super::DecodeError;
+use super::opus::Head;
 use super::window::read_at;
+use super::{Container, DecodeError};
 
 const HEADER_LEN: usize = 27;
 const LONGEST_PAGE: usize = HEADER_LEN + 255 + 255 * 255;
@@ -16,7 +17,10 @@ const LONGEST_PAGE: usize = HEADER_LEN + 255 + 255 * 255;
 pub(super) fn check(source: &mut dyn MediaSource, start: u64, end: u64) -> Result<(), DecodeError> {
     let head = read_at(source, start, LONGEST_PAGE)?;
     if let Some(first_packet) = body(&head) {
-        let codecs = [(&b"OpusHead"[..], "Opus"), (b"Speex   ", "Speex"), (b"\x80kate", "Kate"), (b"PCM     ", "PCM")];
+        if first_packet.starts_with(b"OpusHead") {
+            Head::read(first_packet, Container::Ogg)?;
+        }
+        let codecs = [(&b"Speex   "[..], "Speex"), (b"\x80kate", "Kate"), (b"PCM     ", "PCM")];
         if let Some((_, name)) = codecs.iter().find(|(magic, _)| first_packet.starts_with(magic)) {
             return Err(DecodeError::Unsupported(format!("{name} (Ogg file)")));
         }
@@ -89,7 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn opus_is_refused_by_name() {
+    fn codecs_are_refused_by_name() {
+        assert!(check_bytes(page(b"Speex   1.2")).expect_err("it is refused").to_string().contains("Speex"));
         assert!(check_bytes(page(b"OpusHead")).expect_err("it is refused").to_string().contains("Opus"));
     }
 }

@@ -1,6 +1,8 @@
 //! From a track to its codec, and from a codec's buffers to mono.
 
-use symphonia::core::audio::GenericAudioBufferRef;
+use symphonia::core::audio::conv::IntoSample;
+use symphonia::core::audio::sample::Sample;
+use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
 use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_AAC, CODEC_ID_AC3, CODEC_ID_DCA, CODEC_ID_EAC3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW, CODEC_ID_PCM_MULAW,
@@ -9,6 +11,8 @@ use symphonia::core::codecs::audio::well_known::{
 use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::formats::{FormatReader, Track};
 
+#[cfg(feature = "opus")]
+use super::opus::OpusDecoder;
 use super::{Container, DecodeError, Downmix, aac};
 
 /// The first audio track that names a codec.
@@ -39,6 +43,8 @@ pub(super) fn make_decoder(track: &Track, container: Container) -> Result<Box<dy
         CODEC_ID_PCM_ALAW | CODEC_ID_PCM_MULAW => {
             (params.bits_per_sample, params.bits_per_coded_sample) = (None, None);
         }
+        #[cfg(feature = "opus")]
+        CODEC_ID_OPUS => return Ok(Box::new(OpusDecoder::new(&params, container)?)),
         codec => {
             if let Some((_, name)) = KNOWN_UNSUPPORTED.iter().find(|(id, _)| *id == codec) {
                 return Err(DecodeError::Unsupported(format!("{name} ({container} file)")));
@@ -56,7 +62,7 @@ pub(super) fn make_decoder(track: &Track, container: Container) -> Result<Box<dy
 
 /// Codecs that containers name and nothing here decodes.
 const KNOWN_UNSUPPORTED: &[(AudioCodecId, &str)] = &[
-    (CODEC_ID_OPUS, "Opus"),
+    (CODEC_ID_OPUS, "Opus, for which the program was built without the feature `opus`"),
     (CODEC_ID_SPEEX, "Speex"),
     (CODEC_ID_AC3, "AC-3"),
     (CODEC_ID_EAC3, "E-AC-3"),
@@ -66,31 +72,46 @@ const KNOWN_UNSUPPORTED: &[(AudioCodecId, &str)] = &[
     (CODEC_ID_WMA, "Windows Media Audio"),
 ];
 
-/// Replaces `mono` with the downmix of `buffer`; `planes` is scratch.
-pub(super) fn mix_down(
-    buffer: &GenericAudioBufferRef<'_>,
-    downmix: Downmix,
-    planes: &mut Vec<Vec<f32>>,
-    mono: &mut Vec<f32>,
-) {
-    buffer.copy_to_vecs_planar(planes);
+/// Replaces `mono` with the downmix of `buffer`.
+pub(super) fn mix_down(buffer: &GenericAudioBufferRef<'_>, downmix: Downmix, mono: &mut Vec<f32>) {
+    match buffer {
+        GenericAudioBufferRef::U8(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::U16(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::U24(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::U32(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::S8(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::S16(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::S24(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::S32(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::F32(buffer) => mix(buffer, downmix, mono),
+        GenericAudioBufferRef::F64(buffer) => mix(buffer, downmix, mono),
+    }
+}
+
+/// Converts and adds in one pass over the planes.
+fn mix<S: Sample + IntoSample<f32>>(buffer: &AudioBuffer<S>, downmix: Downmix, mono: &mut Vec<f32>) {
     mono.clear();
-    let chosen = match downmix {
-        Downmix::Mean if planes.len() > 1 => None,
-        Downmix::Right if planes.len() > 1 => planes.get(1),
-        _ => planes.first(),
-    };
-    if let Some(plane) = chosen {
-        mono.extend_from_slice(plane);
-        return;
-    }
-    let Some((first, rest)) = planes.split_first() else { return };
-    mono.extend_from_slice(first);
-    for plane in rest {
-        for (sum, sample) in mono.iter_mut().zip(plane) {
-            *sum += sample;
+    let last = buffer.num_planes().saturating_sub(1);
+    let only = match downmix {
+        Downmix::Mean if last == 1 => {
+            let Some((left, right)) = buffer.plane_pair(0, 1) else { return };
+            mono.extend(left.iter().zip(right).map(|(&left, &right)| (as_f32(left) + as_f32(right)) * 0.5));
+            return;
         }
+        Downmix::Mean | Downmix::Left => 0,
+        Downmix::Right => last.min(1),
+    };
+    let Some(plane) = buffer.plane(only) else { return };
+    mono.extend(plane.iter().map(|&sample| as_f32(sample)));
+    if downmix == Downmix::Mean && last > 0 {
+        for plane in buffer.iter_planes().skip(1) {
+            mono.iter_mut().zip(plane).for_each(|(sum, &sample)| *sum += as_f32(sample));
+        }
+        let scale = 1.0 / (last + 1) as f32;
+        mono.iter_mut().for_each(|sample| *sample *= scale);
     }
-    let scale = 1.0 / planes.len() as f32;
-    mono.iter_mut().for_each(|sample| *sample *= scale);
+}
+
+fn as_f32<S: IntoSample<f32>>(sample: S) -> f32 {
+    sample.into_sample()
 }

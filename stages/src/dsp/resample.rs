@@ -6,8 +6,9 @@
 //! torchaudio count the same way.
 //!
 //! Two methods. [`Method::Fft`] multiplies spectra with a steep low-pass (rubato): flat to 0.95 of the lower Nyquist
-//! frequency, aliases below -120 dB from that frequency on. [`Method::SincHann`] is `torchaudio.functional.resample` with its defaults, sample
-//! by sample: far less steep, but what the published models heard in training.
+//! frequency, aliases below -120 dB from that frequency on. [`Method::WindowedSinc`] is `torchaudio.functional.resample`
+//! with its defaults, sample by sample: far less steep, but what the published models heard in training. They heard it
+//! from 16 kHz to 24 kHz, with nothing above 8 kHz: [`Cascade`] goes by way of a rate in between.
 //!
 //! ```
 //! use omar_stages::dsp::resample::{Method, Resampler};
@@ -22,12 +23,16 @@
 //! # Ok::<(), omar_stages::dsp::resample::ResampleError>(())
 //! ```
 
-use std::f64::consts::PI;
+mod cascade;
+mod windowed_sinc;
 
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use cascade::Cascade;
+use windowed_sinc::WindowedSinc;
 
 /// How to compute the samples between the samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +42,7 @@ pub enum Method {
     #[default]
     Fft,
     /// A Hann-windowed sinc of width 6 with roll-off 0.99, as torchaudio's default: what the published models heard.
-    SincHann,
+    WindowedSinc,
 }
 
 /// Why a stream could not be resampled.
@@ -72,7 +77,7 @@ pub struct Resampler {
 enum Core {
     Same,
     Fft(Box<FftCore>),
-    SincHann(SincHann),
+    WindowedSinc(WindowedSinc),
 }
 
 impl std::fmt::Debug for Resampler {
@@ -93,7 +98,7 @@ impl Resampler {
         let core = match method {
             _ if input_rate == output_rate => Core::Same,
             Method::Fft => Core::Fft(Box::new(FftCore::new(input_rate, output_rate)?)),
-            Method::SincHann => Core::SincHann(SincHann::new(input_rate, output_rate)),
+            Method::WindowedSinc => Core::WindowedSinc(WindowedSinc::new(input_rate, output_rate)),
         };
         Ok(Self { input_rate, output_rate, core, received: 0, given: 0 })
     }
@@ -114,7 +119,7 @@ impl Resampler {
         match &mut self.core {
             Core::Same => out.extend_from_slice(samples),
             Core::Fft(core) => core.push(samples, out)?,
-            Core::SincHann(core) => core.push(samples, out),
+            Core::WindowedSinc(core) => core.push(samples, out),
         }
         self.given += (out.len() - before) as u64;
         Ok(())
@@ -141,7 +146,7 @@ impl Resampler {
         match &mut self.core {
             Core::Same => {}
             Core::Fft(core) => core.reset(),
-            Core::SincHann(core) => core.reset(),
+            Core::WindowedSinc(core) => core.reset(),
         }
     }
 }
@@ -203,64 +208,6 @@ impl FftCore {
         self.fft.reset();
         self.pending.clear();
         self.skip = self.fft.output_delay();
-    }
-}
-
-/// `torchaudio.functional.resample` with `lowpass_filter_width=6`, `rolloff=0.99`, `sinc_interp_hann` (torchaudio 2.x,
-/// `_get_sinc_resample_kernel`), without the zeros that its kernels are padded with.
-struct SincHann {
-    input_unit: usize,
-    width: usize,
-    /// For each output sample of a period: the first input sample under its kernel, and the kernel.
-    phases: Vec<(usize, Vec<f32>)>,
-    /// Input from `width` samples before the next period on.
-    pending: Vec<f32>,
-}
-
-impl SincHann {
-    const ZERO_CROSSINGS: f64 = 6.0;
-    const ROLL_OFF: f64 = 0.99;
-
-    fn new(input_rate: u32, output_rate: u32) -> Self {
-        let divisor = gcd(input_rate, output_rate);
-        let (input_unit, output_unit) = (input_rate / divisor, output_rate / divisor);
-        let (from, to) = (f64::from(input_unit), f64::from(output_unit));
-        let cutoff = from.min(to) * Self::ROLL_OFF;
-        let width = (Self::ZERO_CROSSINGS * from / cutoff).ceil();
-        let tap = |phase: f64, k: usize| {
-            let t = ((k as f64 - width) / from - phase / to) * cutoff;
-            let window = (t.clamp(-Self::ZERO_CROSSINGS, Self::ZERO_CROSSINGS) * PI / Self::ZERO_CROSSINGS / 2.0).cos();
-            let sinc = if t == 0.0 { 1.0 } else { (t * PI).sin() / (t * PI) };
-            if t.abs() < Self::ZERO_CROSSINGS { (sinc * window * window * cutoff / from) as f32 } else { 0.0 }
-        };
-        let phases = (0..output_unit).map(|phase| {
-            // Only about `2 * width` of the `2 * width + input_unit` taps differ from zero.
-            let phase = f64::from(phase);
-            let first = (phase * from / to) as usize;
-            let kernel = (first..=first + 2 * width as usize).map(|k| tap(phase, k)).collect();
-            (first, kernel)
-        });
-        let (phases, width) = (phases.collect(), width as usize);
-        Self { input_unit: input_unit as usize, width, phases, pending: vec![0.0; width] }
-    }
-
-    fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
-        self.pending.extend_from_slice(samples);
-        let needed = self.input_unit + 2 * self.width;
-        let mut start = 0;
-        while self.pending.len() - start >= needed {
-            let input = &self.pending[start..start + needed];
-            for (first, kernel) in &self.phases {
-                out.push(kernel.iter().zip(&input[*first..]).map(|(tap, sample)| tap * sample).sum());
-            }
-            start += self.input_unit;
-        }
-        self.pending.drain(..start);
-    }
-
-    fn reset(&mut self) {
-        self.pending.clear();
-        self.pending.resize(self.width, 0.0);
     }
 }
 

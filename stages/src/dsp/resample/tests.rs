@@ -1,5 +1,7 @@
 //! Claims about the resampler: lengths, alignment, independence of block sizes, and what its filter lets through.
 
+use std::f64::consts::PI;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -43,7 +45,7 @@ fn equal_rates_pass_the_samples_through() {
 
 #[test]
 fn the_length_is_the_ceiling_of_the_ratio() {
-    for method in [Method::Fft, Method::SincHann] {
+    for method in [Method::Fft, Method::WindowedSinc] {
         for (from, to) in RATES {
             for len in [0, 1, 2, 146, 147, 148, 1000, 44_100, 50_001] {
                 let expected = (len as u64 * u64::from(to)).div_ceil(u64::from(from));
@@ -102,7 +104,7 @@ fn rates_without_a_common_divisor_work() {
 #[test]
 fn a_finished_resampler_starts_afresh() {
     let samples = sine(440.0, 44_100, 5_000);
-    for method in [Method::Fft, Method::SincHann] {
+    for method in [Method::Fft, Method::WindowedSinc] {
         let mut resampler = Resampler::new(44_100, 24_000, method).expect("it is valid");
         let mut passes = [Vec::new(), Vec::new()];
         for out in &mut passes {
@@ -110,6 +112,38 @@ fn a_finished_resampler_starts_afresh() {
             resampler.finish(out).expect("it is valid");
         }
         assert_eq!(passes[0], passes[1]);
+    }
+}
+
+#[test]
+fn a_detour_leaves_nothing_above_half_its_rate() {
+    let tones = |len: usize| -> Vec<f32> {
+        sine(1_000.0, 44_100, len).iter().zip(sine(10_000.0, 44_100, len)).map(|(a, b)| a + b).collect()
+    };
+    let mut cascade = Cascade::new(44_100, 24_000, Method::Fft, Some(16_000)).expect("it is valid");
+    let mut out = Vec::new();
+    for block in tones(88_200).chunks(1_777) {
+        cascade.push(block, &mut out).expect("it is valid");
+    }
+    cascade.finish(&mut out).expect("it is valid");
+    assert_eq!(out.len() as u64, cascade.output_len(88_200));
+    let difference: Vec<_> = out.iter().zip(sine(1_000.0, 24_000, out.len())).map(|(a, b)| a - b).collect();
+    assert!(level_db(&difference) < -50.0, "only the lower tone is left: {:.1} dB", level_db(&difference));
+}
+
+#[test]
+fn a_cascade_is_its_legs_one_after_the_other() {
+    let samples = sine(440.0, 44_100, 20_011);
+    let at_16k = resample(&samples, 44_100, 16_000, Method::WindowedSinc);
+    let expected = resample(&at_16k, 16_000, 24_000, Method::WindowedSinc);
+    let mut cascade = Cascade::new(44_100, 24_000, Method::WindowedSinc, Some(16_000)).expect("it is valid");
+    for block_len in [100, 7_777, 30_000] {
+        let mut out = Vec::new();
+        for block in samples.chunks(block_len) {
+            cascade.push(block, &mut out).expect("it is valid");
+        }
+        cascade.finish(&mut out).expect("it is valid");
+        assert!(out == expected, "in blocks of {block_len}");
     }
 }
 
@@ -129,10 +163,10 @@ proptest! {
         seed in any::<u32>(),
         cuts in prop::collection::vec(1usize..5000, 1..20),
         pair in 0..RATES.len(),
-        hann in any::<bool>(),
+        windowed in any::<bool>(),
     ) {
         let (from, to) = RATES[pair];
-        let method = if hann { Method::SincHann } else { Method::Fft };
+        let method = if windowed { Method::WindowedSinc } else { Method::Fft };
         let mut state = seed;
         let len: usize = cuts.iter().sum();
         let noise: Vec<f32> = (0..len)
