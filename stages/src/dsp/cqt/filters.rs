@@ -147,7 +147,8 @@ impl<'a> Designer<'a> {
         dual(&inverse, half)
     }
 
-    /// The Hann-windowed exponential, centred in `n_fft` samples, scaled as librosa scales it.
+    /// The Hann-windowed exponential, centred in `n_fft` samples, scaled as librosa scales it. Its phase is zero in the
+    /// middle of the window, which makes it symmetric; powers do not depend on the phase.
     fn filter(&self, octave: &OctavePlan, bin: usize) -> Vec<Complex<f64>> {
         let hz = self.config.frequency(bin);
         let length = quality(self.config.bins_per_octave) * octave.sample_rate / hz;
@@ -158,7 +159,8 @@ impl<'a> Designer<'a> {
         let mut out = vec![Complex::default(); octave.n_fft];
         let start = (octave.n_fft - window.len()) / 2;
         for (i, (slot, weight)) in out[start..].iter_mut().zip(&window).enumerate() {
-            *slot = Complex::from_polar(scale * weight, TAU * hz * (first + i as f64) / octave.sample_rate);
+            let t = i as f64 - window.len() as f64 / 2.0;
+            *slot = Complex::from_polar(scale * weight, TAU * hz * t / octave.sample_rate);
         }
         out
     }
