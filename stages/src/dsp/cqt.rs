@@ -7,7 +7,9 @@
 //! A filter is defined in the frequency domain: of the spectrum of its Hann-windowed exponential only the bins from 0
 //! to half the sample rate count, times the spectrum of a frame. Both are linear in the samples, so their product is one
 //! complex weight per sample: here those weights are computed once, in f64, and every octave is then a small matrix
-//! product. That is exact, needs no Fourier transform, and takes half as long as one, for the frames are short.
+//! product. That is exact, needs no Fourier transform, and takes less time than one, for the frames are short.
+//!
+//! The phases of filters are rounded as the published package rounds them: see `filters::phase`.
 
 mod correlate;
 mod filters;
@@ -82,9 +84,10 @@ impl CqtConfig {
         self.standardize.pairs(self.n_bins).map(drop)
     }
 
-    /// Centre of bin `bin`, hertz.
-    pub fn frequency(&self, bin: usize) -> f64 {
-        self.f_min * (bin as f64 / self.bins_per_octave as f64).exp2()
+    /// Centre of bin `bin`, hertz; in single precision, as the published package has it.
+    pub fn frequency(&self, bin: usize) -> f32 {
+        let octaves = bin as f32 / self.bins_per_octave as f32;
+        self.f_min as f32 * f64::from(octaves).exp2() as f32
     }
 }
 
@@ -202,7 +205,7 @@ impl View for Cqt {
             for (block, rows) in out.chunks_mut(BLOCK * bins).enumerate() {
                 let frames = rows.len() / bins;
                 let start = (block * BLOCK * octave.hop_len) as isize - (octave.n_fft / 2) as isize;
-                let len = (frames - 1) * octave.hop_len + octave.filters.reach();
+                let len = (frames - 1) * octave.hop_len + octave.filters.taps();
                 let signal = stretch(signal, start, len, &mut self.edge);
                 let products = &mut self.products[..frames * octave.filters.outputs()];
                 octave.filters.run(self.arch, signal, octave.hop_len, products);
