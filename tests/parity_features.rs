@@ -1,85 +1,23 @@
 //! Are features and tokens those of the published models?
 //!
-//! The reference files hold what the published package, torchaudio and PyTorch computed for synthetic signals. They lie
-//! in `tests/golden`, or in the folder that `OMAR_REFERENCE` names: sizes come from the tensors and parameters from the
-//! metadata, so other signals, weights and seeds do as well.
+//! The reference files hold what the published package, torchaudio and PyTorch computed for synthetic signals; see
+//! `tests/reference` for where they lie.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::iter_over_hash_type,
-    reason = "a test may fail, and the order does not matter here"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod reference;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use omar_stages::dsp::compress::Standardize;
+use omar_stages::dsp::cqt::{Cqt, CqtConfig};
 use omar_stages::dsp::mel::{MelConfig, MelSpectrogram};
 use omar_stages::dsp::view::{View, Waveform, WaveformConfig};
 use omar_stages::quantize::finite_scalar::Bound;
 use omar_stages::quantize::torch::TorchGenerator;
 use omar_stages::quantize::weights::{CodebookWeights, WeightsFile};
 use omar_stages::quantize::{FiniteScalar, FiniteScalarConfig, Quantizer, RandomProjection, RandomProjectionConfig};
-use safetensors::{Dtype, SafeTensors};
-
-/// A reference file in memory.
-struct Reference {
-    bytes: Vec<u8>,
-    metadata: BTreeMap<String, String>,
-}
-
-struct Tensor {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
-
-impl Reference {
-    fn open(name: &str) -> Self {
-        let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-        let folder = std::env::var_os("OMAR_REFERENCE").map_or(golden, PathBuf::from);
-        let path = folder.join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Self { bytes, metadata }
-    }
-
-    fn tensors(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).unwrap()
-    }
-
-    /// Names with this ending, the ending cut off, sorted.
-    fn stems(&self, ending: &str) -> Vec<String> {
-        let tensors = self.tensors();
-        let mut stems: Vec<String> =
-            tensors.names().into_iter().filter_map(|name| name.strip_suffix(ending)).map(str::to_string).collect();
-        stems.sort();
-        stems
-    }
-
-    fn f32(&self, name: &str) -> Tensor {
-        let tensors = self.tensors();
-        let view = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(view.dtype(), Dtype::F32, "{name}");
-        let values = view.data().as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
-        Tensor { shape: view.shape().to_vec(), values }
-    }
-
-    fn tokens(&self, name: &str) -> Vec<u16> {
-        let tensors = self.tensors();
-        let view = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(view.dtype(), Dtype::I64, "{name}");
-        let words = view.data().as_chunks::<8>().0.iter();
-        words.map(|&word| u16::try_from(i64::from_le_bytes(word)).unwrap()).collect()
-    }
-
-    /// The number that follows `word` in the metadata entry `key`, such as `hop` in `win 512 hop 320`.
-    fn number(&self, key: &str, word: &str) -> Option<f64> {
-        let mut words = self.metadata.get(key)?.split([' ', ',']).filter(|part| !part.is_empty());
-        words.find(|&part| part == word)?;
-        words.next()?.parse().ok()
-    }
-}
+use reference::{Reference, Tensor};
 
 /// Largest and mean absolute difference between our `(frames, bins)` and a reference's `(bins, frames)`.
 fn distance(ours: &[f32], reference: &Tensor) -> (f64, f64) {
@@ -97,24 +35,48 @@ fn distance(ours: &[f32], reference: &Tensor) -> (f64, f64) {
     (largest, sum / (bins * frames) as f64)
 }
 
+/// The audio of the representation `key`, which is named `KEY_...`, its values, and how they were standardised.
+fn features(file: &Reference, key: &str, preset: &Standardize) -> (Tensor, Tensor, Standardize) {
+    let name = file.stems("").into_iter().find(|name| *name == key || name.starts_with(&format!("{key}_"))).unwrap();
+    let (_, rate) = key.split_once('_').unwrap();
+    let number = |word| file.number_after(key, word);
+    let standardize = match (number("mean"), number("std")) {
+        (Some(mean), Some(std)) => Standardize::Global { mean, std },
+        _ => preset.clone(),
+    };
+    (file.f32(&format!("audio_{rate}")), file.f32(&name), standardize)
+}
+
+/// Compares a view with the reference and says how far they are apart.
+fn check(key: &str, mut view: impl View, audio: &Tensor, reference: &Tensor, (largest, mean): (f64, f64)) {
+    let (our_largest, our_mean) = distance(&view.forward(&audio.values).unwrap(), reference);
+    eprintln!("{key}: largest error {our_largest:.2e}, mean {our_mean:.2e}");
+    assert!(our_largest <= largest && our_mean <= mean, "{key}: largest {our_largest:e}, mean {our_mean:e}");
+}
+
 fn check_mel(key: &str, preset: MelConfig) {
     let file = Reference::open("features");
-    let name = file.stems("").into_iter().find(|name| name.starts_with(&format!("{key}_"))).unwrap();
-    let reference = file.f32(&name);
-    let audio = file.f32(&format!("audio_{}", key.trim_start_matches("mel_")));
-    let length = |word| file.number(key, word).map(|value| value as usize);
-    let mut config = preset;
-    config.win_len = length("win").unwrap_or(config.win_len);
-    config.n_fft = config.win_len;
-    config.hop_len = length("hop").unwrap_or(config.hop_len);
-    config.n_mels = reference.shape[0];
-    if let (Some(mean), Some(std)) = (file.number(key, "mean"), file.number(key, "std")) {
-        config.standardize = Standardize::Global { mean, std };
-    }
-    let ours = MelSpectrogram::new(&config).unwrap().forward(&audio.values).unwrap();
-    let (largest, mean) = distance(&ours, &reference);
-    eprintln!("{name}: largest error {largest:.2e}, mean {mean:.2e}");
-    assert!(largest <= 1e-3 && mean <= 1e-5, "{name}: largest {largest:e}, mean {mean:e}");
+    let (audio, reference, standardize) = features(&file, key, &preset.standardize);
+    let length = |word| file.number_after(key, word).map(|value| value as usize);
+    let win_len = length("win").unwrap_or(preset.win_len);
+    let hop_len = length("hop").unwrap_or(preset.hop_len);
+    let n_mels = reference.shape[0];
+    let config = MelConfig { win_len, n_fft: win_len, hop_len, n_mels, standardize, ..preset };
+    check(key, MelSpectrogram::new(&config).unwrap(), &audio, &reference, (1e-3, 1e-5));
+}
+
+fn check_cqt(key: &str, preset: CqtConfig) {
+    let file = Reference::open("features");
+    let (audio, reference, standardize) = features(&file, key, &preset.standardize);
+    let config = CqtConfig {
+        hop_len: file.number_after(key, "hop").map_or(preset.hop_len, |hop| hop as usize),
+        n_bins: reference.shape[0],
+        bins_per_octave: file.number_of(key, "/octave").map_or(preset.bins_per_octave, |bins| bins as usize),
+        f_min: file.number_after(key, "fmin").unwrap_or(preset.f_min),
+        standardize,
+        ..preset
+    };
+    check(key, Cqt::new(&config).unwrap(), &audio, &reference, (3e-3, 3e-5));
 }
 
 #[test]
@@ -128,16 +90,33 @@ fn mel_at_24_khz_is_that_of_the_published_models() {
 }
 
 #[test]
+fn constant_q_at_16_khz_is_that_of_the_published_package() {
+    check_cqt("cqt_16k", CqtConfig::cqt_16k());
+}
+
+#[test]
+fn constant_q_at_24_khz_is_that_of_the_published_models() {
+    check_cqt("cqt_24k", CqtConfig::cqt_24k());
+}
+
+#[test]
 fn the_presets_are_the_published_parameters() {
-    if std::env::var_os("OMAR_REFERENCE").is_some() {
+    if Reference::is_elsewhere() {
         return; // other parameters are welcome there
     }
     let file = Reference::open("features");
+    let standardize = |key| {
+        let [mean, std] = ["mean", "std"].map(|word| file.number_after(key, word).unwrap());
+        Standardize::Global { mean, std }
+    };
     for (key, preset) in [("mel_16k", MelConfig::mel_16k()), ("mel_24k", MelConfig::mel_24k())] {
-        assert_eq!(file.number(key, "hop"), Some(preset.hop_len as f64));
-        assert_eq!(file.number(key, "win"), Some(preset.win_len as f64));
-        let (mean, std) = (file.number(key, "mean").unwrap(), file.number(key, "std").unwrap());
-        assert_eq!(preset.standardize, Standardize::Global { mean, std });
+        assert_eq!(file.number_after(key, "hop"), Some(preset.hop_len as f64));
+        assert_eq!(file.number_after(key, "win"), Some(preset.win_len as f64));
+        assert_eq!(preset.standardize, standardize(key));
+    }
+    for (key, preset) in [("cqt_16k", CqtConfig::cqt_16k()), ("cqt_24k", CqtConfig::cqt_24k())] {
+        assert_eq!(file.number_after(key, "hop"), Some(preset.hop_len as f64));
+        assert_eq!(preset.standardize, standardize(key));
     }
 }
 
@@ -145,15 +124,8 @@ fn the_presets_are_the_published_parameters() {
 fn the_waveform_view_is_that_of_the_published_models() {
     let file = Reference::open("features");
     let key = "waveform_24k";
-    let (reference, audio) = (file.f32(key), file.f32("audio_24k"));
-    let mut config = WaveformConfig::default();
-    if let (Some(mean), Some(std)) = (file.number(key, "mean"), file.number(key, "std")) {
-        config.standardize = Standardize::Global { mean, std };
-    }
-    let ours = Waveform::new(&config).unwrap().forward(&audio.values).unwrap();
-    let (largest, mean) = distance(&ours, &reference);
-    eprintln!("{key}: largest error {largest:.2e}, mean {mean:.2e}");
-    assert!(largest <= 1e-6, "{largest:e}");
+    let (audio, reference, standardize) = features(&file, key, &WaveformConfig::default().standardize);
+    check(key, Waveform::new(&WaveformConfig { standardize }).unwrap(), &audio, &reference, (1e-6, 1e-6));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Does the model compute what the published one computes? Numbers from the published package (see
-//! `tests/golden/README.md`): outputs, loss, every gradient, running statistics, weights after an optimiser step.
+//! Does the model compute what the published one computes? Numbers from the published package: outputs, loss, every
+//! gradient, running statistics, weights after an optimiser step.
 //!
-//! `OMAR_REFERENCE` names another folder of the same layout; every size is read off the tensors and their metadata.
+//! Every size is read off the tensors and their metadata; see `tests/reference` for where the files lie.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,34 +9,29 @@
     reason = "a test may fail, and the order does not matter here"
 )]
 
+mod reference;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use omar_stages::model::{
     ConformerConfig, Form, MaskedModel, MaskedModelConfig, Norm, Pass, Source, Weights, bare_conformer,
 };
 use omar_stages::train::{AdamW, AdamWConfig, Gradients, head_loss};
+use reference::Reference;
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 /// Largest difference, relative to the largest magnitude of the tensor.
 const TOLERANCE: f32 = 1e-4;
 
-/// A reference file: tensors by name and the text beside them.
-struct Reference {
+/// A model of a reference file: tensors by name, and the text beside them.
+struct Published {
+    file: Reference,
     tensors: HashMap<String, Tensor>,
-    metadata: HashMap<String, String>,
 }
 
-impl Reference {
+impl Published {
     fn load(name: &str) -> Self {
-        let folder = std::env::var_os("OMAR_REFERENCE")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from);
-        let path = folder.join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
-        Self {
-            tensors: candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).expect("safetensors"),
-            metadata: header.metadata().clone().unwrap_or_default(),
-        }
+        let file = Reference::open(name);
+        Self { tensors: file.all(), file }
     }
 
     fn get(&self, name: &str) -> &Tensor {
@@ -55,25 +50,14 @@ impl Reference {
         named.collect()
     }
 
-    fn number(&self, key: &str) -> Option<f64> {
-        self.metadata.get(key)?.trim().parse().ok()
-    }
-
-    /// The number after `word` in the text under `key`.
-    fn number_after(&self, key: &str, word: &str, offset: usize) -> Option<f64> {
-        let words: Vec<&str> = self.metadata.get(key)?.split([' ', ',']).collect();
-        let at = words.iter().position(|w| *w == word)?;
-        words.get(at + offset)?.parse().ok()
-    }
-
     /// The conformer whose weights are under `prefix`; what shapes do not tell comes from the metadata.
     fn config(&self, weights: &HashMap<String, Tensor>, prefix: &str) -> ConformerConfig {
         let mut config = ConformerConfig::infer(weights, prefix).expect("a published layout");
-        config.dropout = self.number("dropout").unwrap_or(0.0);
-        config.residual_factor = self.number("mlp_residual_factor").unwrap_or(config.residual_factor);
-        config.heads = self.number("heads").map_or(config.heads, |heads| heads as usize);
+        config.dropout = self.file.number("dropout").unwrap_or(0.0);
+        config.residual_factor = self.file.number("mlp_residual_factor").unwrap_or(config.residual_factor);
+        config.heads = self.file.number("heads").map_or(config.heads, |heads| heads as usize);
         if let Norm::Deepnorm { alpha, .. } = &mut config.norm {
-            *alpha = self.number("alpha").or(*alpha);
+            *alpha = self.file.number("alpha").or(*alpha);
         }
         config
     }
@@ -95,7 +79,7 @@ fn assert_close(what: &str, found: &Tensor, expected: &Tensor) -> f32 {
 }
 
 /// Gradients under `grad.`: all of them must be there, and close. Gives the largest distance.
-fn compare_gradients(reference: &Reference, weights: &Weights, found: &Gradients, complete: bool) -> f32 {
+fn compare_gradients(reference: &Published, weights: &Weights, found: &Gradients, complete: bool) -> f32 {
     let expected = reference.part("grad.");
     assert!(!expected.is_empty());
     if complete {
@@ -125,7 +109,7 @@ fn gradients(weights: &Weights, loss: &Tensor) -> Result<Gradients> {
 }
 
 fn conformer(file: &str, form: Form) -> Result<()> {
-    let reference = Reference::load(file);
+    let reference = Published::load(file);
     let tensors = reference.part("weights.");
     let config = reference.config(&tensors, "");
     let (conformer, weights) = bare_conformer(&config, Source::Tensors(&tensors), &Device::Cpu).expect("it loads");
@@ -155,13 +139,13 @@ fn conformer(file: &str, form: Form) -> Result<()> {
         worst_running = worst_running.max(assert_close(name, &weights.tensors()[name], expected));
     }
 
-    let of = |word, offset, default| reference.number_after("adamw", word, offset).unwrap_or(default);
+    let of = |word, default| reference.file.number_after("adamw", word).unwrap_or(default);
     let config = AdamWConfig {
-        betas: [of("betas", 1, 0.9), of("betas", 2, 0.999)],
-        eps: of("eps", 1, 1e-8),
-        weight_decay: of("weight_decay", 1, 1e-2),
+        betas: reference.file.numbers_after("adamw", "betas").try_into().unwrap_or([0.9, 0.999]),
+        eps: of("eps", 1e-8),
+        weight_decay: of("weight_decay", 1e-2),
     };
-    AdamW::new(config, &weights)?.step(&weights, &found, of("lr", 1, 1e-3), 1.0)?;
+    AdamW::new(config, &weights)?.step(&weights, &found, of("lr", 1e-3), 1.0)?;
     let mut worst_update = 0f32;
     for (name, expected) in reference.part("adamw.") {
         worst_update = worst_update.max(assert_close(&name, &weights.tensors()[&name], &expected));
@@ -194,7 +178,7 @@ fn conformer_without_deepnorm_trains_as_published_on_other_devices() -> Result<(
 }
 
 fn masked_model(form: Form) -> Result<()> {
-    let reference = Reference::load("masked_model");
+    let reference = Published::load("masked_model");
     let tensors = reference.part("weights.");
     let (_, positions, streams) = reference.get("tokens").dims3()?;
     let config = MaskedModelConfig {

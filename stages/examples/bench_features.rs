@@ -1,14 +1,16 @@
 //! How long do features and tokens of one 30 s crop at 24 kHz take, on one thread?
 //!
-//! `cargo run --release -p omar-stages --example bench_features [ROUNDS]`; ROUNDS is 40 unless given. Prints the
-//! median and the fastest round and, on Linux, the mean processor time, which other programs disturb less; all in
-//! milliseconds per crop. The last column is seconds of audio per second of processor time.
+//! `cargo run --release -p omar-stages --example bench_features [ROUNDS] [VIEW]`; ROUNDS is 40 unless given, and with a
+//! VIEW such as `cqt` only that one is timed, without tokens. Prints the median and the fastest round and, on Linux, the
+//! mean processor time, which other programs disturb less; all in milliseconds per crop. The last column is seconds of
+//! audio per second of processor time.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
-use candle_core::Device;
 use std::time::Instant;
 
+use candle_core::Device;
+use omar_stages::dsp::cqt::CqtConfig;
 use omar_stages::dsp::mel::MelConfig;
 use omar_stages::dsp::patch::PatchShape;
 use omar_stages::dsp::view::{ViewConfig, WaveformConfig};
@@ -20,6 +22,7 @@ const SAMPLES: usize = 720_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(40), |rounds| rounds.parse())?;
+    let only = std::env::args().nth(2);
     let samples: Vec<f32> = noise(SAMPLES);
     let [a, b, c, d, e] = ["one 30 s crop at 24 kHz", "median ms", "best ms", "cpu ms", "x real time"];
     println!("{a:32} {b:>10} {c:>10} {d:>10} {e:>12}");
@@ -27,11 +30,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut patches = Vec::new();
     for (name, config, frames) in [
         ("mel 512/320/96", ViewConfig::Mel(MelConfig::mel_24k()), 3),
+        ("cqt 320/188", ViewConfig::Cqt(CqtConfig::cqt_24k()), 3),
         ("waveform", ViewConfig::Waveform(WaveformConfig::default()), 960),
     ] {
+        if only.as_ref().is_some_and(|only| only != config.name()) {
+            continue;
+        }
         let mut view = config.build(&Device::Cpu)?;
         let mut out = vec![0.0; view.frames(SAMPLES) * view.bins()];
         time(name, rounds, || view.forward_into(&samples, &mut out))?;
+        if only.is_some() {
+            continue;
+        }
         let shape = PatchShape::new(frames, view.bins())?;
         let mut cut = vec![0.0; 750 * shape.values()];
         time(&format!("{name}, patches at 25 Hz"), rounds, || shape.cut_into(&out, &mut cut))?;

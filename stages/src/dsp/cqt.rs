@@ -7,7 +7,9 @@
 //! A filter is defined in the frequency domain: of the spectrum of its Hann-windowed exponential only the bins from 0
 //! to half the sample rate count, times the spectrum of a frame. Both are linear in the samples, so their product is one
 //! complex weight per sample: here those weights are computed once, in f64, and every octave is then a small matrix
-//! product. That is exact, needs no Fourier transform, and takes half as long as one, for the frames are short.
+//! product. That is exact, needs no Fourier transform, and takes less time than one, for the frames are short.
+//!
+//! The phases of filters are rounded as the published package rounds them: see `filters::phase`.
 
 mod correlate;
 mod filters;
@@ -17,8 +19,8 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use self::correlate::{Correlator, Lanes};
-use self::filters::Designer;
+use self::correlate::Correlator;
+use self::filters::{Designer, OctavePlan};
 use self::halve::Halver;
 use super::DspError;
 use super::compress::{LogCompress, Standardize};
@@ -93,9 +95,10 @@ impl CqtConfig {
         ]
     }
 
-    /// Centre of bin `bin`, hertz.
-    pub fn frequency(&self, bin: usize) -> f64 {
-        self.f_min * (bin as f64 / self.bins_per_octave as f64).exp2()
+    /// Centre of bin `bin`, hertz; in single precision, as the published package has it.
+    pub fn frequency(&self, bin: usize) -> f32 {
+        let octaves = bin as f32 / self.bins_per_octave as f32;
+        self.f_min as f32 * f64::from(octaves).exp2() as f32
     }
 }
 
@@ -111,10 +114,12 @@ pub struct Cqt {
     pairs: Vec<(f32, f32)>,
     octaves: Vec<Octave>,
     halver: Halver,
-    /// The signal at its own rate, at half of it, at a quarter, ...
-    levels: Vec<Level>,
+    /// The signal at half its rate, at a quarter, ...
+    halved: Vec<Vec<f32>>,
+    /// Samples at the ends of a signal and the silence around it.
+    edge: Vec<f32>,
     /// What the filters say of a block of frames.
-    products: Vec<Lanes>,
+    products: Vec<f32>,
     power: Vec<f32>,
 }
 
@@ -122,20 +127,11 @@ pub struct Cqt {
 #[derive(Clone)]
 struct Octave {
     bins: Range<usize>,
-    /// Which level they listen to.
-    level: usize,
+    /// How often the signal is halved for them.
+    halvings: usize,
     hop_len: usize,
     n_fft: usize,
     filters: Correlator,
-}
-
-/// A signal between stretches of silence, which is what frames see outside of it.
-#[derive(Clone)]
-struct Level {
-    front: usize,
-    back: usize,
-    len: usize,
-    padded: Vec<f32>,
 }
 
 impl Cqt {
@@ -151,20 +147,14 @@ impl Cqt {
         config.check()?;
         let plan = filters::plan(config)?;
         let mut designer = Designer::new(config);
-        let mut octaves = Vec::new();
-        let mut levels: Vec<Level> = Vec::new();
-        for octave in plan {
-            let weights: Vec<_> = octave.bins.clone().map(|bin| designer.weights(&octave, bin)).collect();
-            let filters = Correlator::new(&weights);
-            let level = octave.halvings;
-            if levels.len() == level {
-                levels.push(Level { front: Halver::FRONT, back: Halver::BACK, len: 0, padded: Vec::new() });
-            }
-            levels[level].front = levels[level].front.max(octave.n_fft / 2);
-            levels[level].back = levels[level].back.max(filters.taps());
-            octaves.push(Octave { bins: octave.bins, level, hop_len: octave.hop_len, n_fft: octave.n_fft, filters });
-        }
-        let widest = octaves.iter().map(|octave| octave.filters.blocks()).max().unwrap_or(0);
+        let build = |plan: OctavePlan| {
+            let weights: Vec<_> = plan.bins.clone().map(|bin| designer.weights(&plan, bin)).collect();
+            let OctavePlan { bins, halvings, hop_len, n_fft, .. } = plan;
+            Octave { bins, halvings, hop_len, n_fft, filters: Correlator::new(&weights) }
+        };
+        let octaves: Vec<Octave> = plan.into_iter().map(build).collect();
+        let halvings = octaves.last().map_or(0, |octave| octave.halvings);
+        let widest = octaves.iter().map(|octave| octave.filters.outputs()).max().unwrap_or(0);
         Ok(Self {
             arch,
             hop_len: config.hop_len,
@@ -172,42 +162,37 @@ impl Cqt {
             pairs: config.standardize.pairs(config.n_bins)?,
             octaves,
             halver: Halver::new(),
-            levels,
-            products: vec![Lanes::default(); BLOCK * widest],
+            halved: vec![Vec::new(); halvings],
+            edge: Vec::new(),
+            products: vec![0.0; BLOCK * widest],
             power: vec![0.0; BLOCK * config.bins_per_octave],
         })
     }
 
-    /// Fills the levels: the signal, and below it each at half the rate of the one before.
+    /// The signal at all the lower rates.
     fn halve(&mut self, samples: &[f32]) {
-        let mut len = samples.len();
-        for level in &mut self.levels {
-            level.resize(len);
-            len = len.div_ceil(2);
-        }
-        let front = self.levels[0].front;
-        self.levels[0].padded[front..front + samples.len()].copy_from_slice(samples);
-        for lower in 1..self.levels.len() {
-            let (above, below) = self.levels.split_at_mut(lower);
-            let (above, below) = (&above[lower - 1], &mut below[0]);
-            self.halver.run(self.arch, &above.padded[above.front - Halver::FRONT..], below.samples_mut());
+        for i in 0..self.halved.len() {
+            let (above, below) = self.halved.split_at_mut(i);
+            let above = above.last().map_or(samples, Vec::as_slice);
+            below[0].resize(above.len().div_ceil(2), 0.0);
+            self.halver.run(self.arch, above, &mut below[0]);
         }
     }
 }
 
-impl Level {
-    /// Makes room for `len` samples. Allocates only for a signal longer than any before.
-    fn resize(&mut self, len: usize) {
-        if len != self.len {
-            self.len = len;
-            self.padded.clear();
-            self.padded.resize(self.front + len + self.back, 0.0);
-        }
+/// `len` samples of a signal from `start` on: where they are if all are there, else in `edge` with silence around.
+fn stretch<'a>(signal: &'a [f32], start: isize, len: usize, edge: &'a mut Vec<f32>) -> &'a [f32] {
+    if let Some(inside) = usize::try_from(start).ok().and_then(|start| signal.get(start..start + len)) {
+        return inside;
     }
-
-    fn samples_mut(&mut self) -> &mut [f32] {
-        &mut self.padded[self.front..self.front + self.len]
+    edge.clear();
+    edge.resize(len, 0.0);
+    let silence = usize::try_from(-start).unwrap_or(0).min(len);
+    let rest = usize::try_from(start).ok().map_or(signal, |start| signal.get(start..).unwrap_or(&[]));
+    for (slot, sample) in edge[silence..].iter_mut().zip(rest) {
+        *slot = *sample;
     }
+    edge
 }
 
 impl View for Cqt {
@@ -231,14 +216,16 @@ impl View for Cqt {
         DspError::check_len("features", out.len(), frames * bins)?;
         self.halve(samples);
         for octave in &self.octaves {
-            let level = &self.levels[octave.level];
+            let signal = octave.halvings.checked_sub(1).map_or(samples, |i| &self.halved[i]);
             let width = octave.bins.len();
             let pairs = &self.pairs[octave.bins.clone()];
             for (block, rows) in out.chunks_mut(BLOCK * bins).enumerate() {
                 let frames = rows.len() / bins;
-                let start = level.front - octave.n_fft / 2 + block * BLOCK * octave.hop_len;
-                let products = &mut self.products[..frames * octave.filters.blocks()];
-                octave.filters.run(self.arch, &level.padded[start..], octave.hop_len, products);
+                let start = (block * BLOCK * octave.hop_len) as isize - (octave.n_fft / 2) as isize;
+                let len = (frames - 1) * octave.hop_len + octave.filters.taps();
+                let signal = stretch(signal, start, len, &mut self.edge);
+                let products = &mut self.products[..frames * octave.filters.outputs()];
+                octave.filters.run(self.arch, signal, octave.hop_len, products);
                 let power = &mut self.power[..frames * width];
                 octave.filters.power(products, power);
                 self.compress.apply(power);

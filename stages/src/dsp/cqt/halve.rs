@@ -5,6 +5,8 @@ use std::f64::consts::PI;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::stretch;
+
 /// Taps on either side of the middle one: as far as the window reaches.
 const REACH: usize = 12;
 /// Taps on even samples, counted from the middle; one fewer are on odd ones.
@@ -23,14 +25,11 @@ pub(super) struct Halver {
     even: [f32; BLOCK + EVEN],
     /// The samples between.
     odd: [f32; BLOCK + EVEN],
+    /// Samples at the ends of a signal and the silence around it.
+    edge: Vec<f32>,
 }
 
 impl Halver {
-    /// Silence that must lie before a signal.
-    pub(super) const FRONT: usize = REACH;
-    /// Silence that must lie behind it.
-    pub(super) const BACK: usize = 2 * (TILE + EVEN);
-
     pub(super) fn new() -> Self {
         let tap = |k: usize| {
             let t = (k as f64 - REACH as f64) / 2.0 * 0.99;
@@ -42,18 +41,19 @@ impl Halver {
             odd_taps: std::array::from_fn(|m| tap(2 * m + 1)),
             even: [0.0; BLOCK + EVEN],
             odd: [0.0; BLOCK + EVEN],
+            edge: Vec::new(),
         }
     }
 
     /// Output `i` is centred on sample `2 i`.
     ///
     /// # Shapes
-    /// `padded`: [`FRONT`](Self::FRONT) zeros, the signal, [`BACK`](Self::BACK) zeros; `out`: half as many samples as
-    /// the signal has, rounded up.
-    pub(super) fn run(&mut self, arch: Arch, padded: &[f32], out: &mut [f32]) {
+    /// `out`: half as many samples as the signal has, rounded up.
+    pub(super) fn run(&mut self, arch: Arch, signal: &[f32], out: &mut [f32]) {
         for (block, out) in out.chunks_mut(BLOCK).enumerate() {
             let pairs = out.len().next_multiple_of(TILE) + REACH;
-            let (pairs, _) = padded[2 * BLOCK * block..][..2 * pairs].as_chunks();
+            let start = (2 * BLOCK * block) as isize - REACH as isize;
+            let (pairs, _) = stretch(signal, start, 2 * pairs, &mut self.edge).as_chunks();
             for ((even, odd), pair) in self.even.iter_mut().zip(&mut self.odd).zip(pairs) {
                 [*even, *odd] = *pair;
             }
@@ -72,7 +72,7 @@ impl WithSimd for Filter<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Halver { even_taps, odd_taps, even, odd } = self.halver;
+        let Halver { even_taps, odd_taps, even, odd, .. } = self.halver;
         for (tile, out) in self.out.chunks_mut(TILE).enumerate() {
             let mut result = [0.0f32; TILE];
             for (part, result) in result.chunks_exact_mut(4 * S::F32_LANES).enumerate() {

@@ -41,16 +41,17 @@ fn by_definition(config: &CqtConfig, samples: &[f32]) -> Vec<f64> {
             (rate, hop) = (rate / 2.0, hop / 2);
         }
         let lowest = octave * config.bins_per_octave;
-        let n_fft = (q * rate / config.frequency(lowest)).ceil().log2().ceil().exp2() as usize;
+        let n_fft = (q * rate / f64::from(config.frequency(lowest))).ceil().log2().ceil().exp2() as usize;
         for bin in lowest..config.n_bins.min(lowest + config.bins_per_octave) {
             let hz = config.frequency(bin);
-            let length = q * rate / hz;
+            let length = q * rate / f64::from(hz);
             let (first, end) = ((-length / 2.0).floor() as i64, (length / 2.0).floor() as i64);
             let size = (end - first) as usize;
             let hann = |i: usize| 0.5 - 0.5 * (TAU * i as f64 / size as f64).cos();
             let norm: f64 = (0..size).map(hann).sum();
             let scale = length / n_fft as f64 / norm * (f64::from(config.sample_rate) / rate).sqrt();
-            let filter = |i: usize| (hann(i) * scale, TAU * hz * (first + i as i64) as f64 / rate);
+            let phase = |i: usize| f64::from(filters::phase((first + i as i64) as f32, hz, rate as f32));
+            let filter = |i: usize| (hann(i) * scale, phase(i));
             let start = (n_fft - size) / 2;
             let turn = |k: usize, n: usize| TAU * (k * n % n_fft) as f64 / n_fft as f64;
             let basis: Vec<(f64, f64)> = (0..=n_fft / 2)
@@ -120,7 +121,7 @@ fn a_tone_is_loudest_in_its_own_bin() {
     for config in [CqtConfig::cqt_16k(), CqtConfig::cqt_24k()] {
         let mut cqt = Cqt::new(&config).unwrap();
         for bin in [0, 23, 24, 71, 100, config.n_bins - 1] {
-            let samples = tone(config.frequency(bin), config.sample_rate, 3 * config.sample_rate as usize);
+            let samples = tone(f64::from(config.frequency(bin)), config.sample_rate, 3 * config.sample_rate as usize);
             let out = cqt.forward(&samples).unwrap();
             let middle = cqt.frames(samples.len()) / 2;
             let frame = &out[middle * config.n_bins..][..config.n_bins];
@@ -185,8 +186,8 @@ fn parameters_out_of_range_are_named() {
             |c| c.n_bins = 205,
             "`n_bins` is 205, expected so many that the filter at 11840 Hz reaches no higher than 12000 Hz",
         ),
-        (|c| c.f_min = 0.0, "`f_min` is 0, expected a finite number"),
-        (|c| c.f_min = f64::NAN, "`f_min` is NaN, expected a finite number"),
+        (|c| c.f_min = 0.0, "`f_min` is 0, expected 0.001 Hz or more"),
+        (|c| c.f_min = f64::NAN, "`f_min` is NaN, expected 0.001 Hz or more"),
         (|c| (c.f_min, c.n_bins) = (13_000.0, 1), "`f_min` is 13000, expected a filter that stays below 12000 Hz"),
         (
             |c| (c.f_min, c.hop_len) = (1e-3, 1 << 20),
