@@ -27,6 +27,12 @@ pub struct TokensSpec {
 }
 
 impl TokensSpec {
+    /// Positions of a crop with `audio_s` seconds of audio that look at it; the rest looks at padding alone.
+    pub fn audible(&self, audio_s: f64) -> usize {
+        let positions = (audio_s * self.token_rate() - 1e-6).ceil().max(0.0);
+        (positions as usize).min(self.positions as usize)
+    }
+
     /// Tokens per second and stream.
     pub fn token_rate(&self) -> f64 {
         f64::from(self.sample_rate) / f64::from(self.patch_samples)
@@ -58,5 +64,17 @@ impl Edge for Tokens {
             fields.push(fixed_tensor_field(&stream.view, DataType::UInt16, &shape));
         }
         fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_audible_when_some_of_it_is_audio() {
+        let (sample_rate, crop_samples, patch_samples, positions) = (24_000, 720_000, 960, 750);
+        let spec = TokensSpec { sample_rate, crop_samples, patch_samples, positions, streams: Vec::new() };
+        assert_eq!([0.0, 0.01, 0.04, 0.041, 30.0, 99.0].map(|s| spec.audible(s)), [0, 1, 1, 2, 750, 750]);
     }
 }

@@ -8,9 +8,9 @@ use std::fmt;
 
 use super::QuantizeError;
 
-/// A perplexity below this share of the ideal is a collapse. Frozen random codebooks on music that is standardised well
-/// reach a tenth to two thirds of it; features that are not standardised end below a hundredth.
-pub const COLLAPSED_PERPLEXITY: f64 = 0.05;
+/// A perplexity below this share of the square root of the ideal is a collapse. With the published standardisation,
+/// random codebooks on music have about the square root itself, whatever their size; with one per bin, several times it.
+pub const COLLAPSED_PERPLEXITY: f64 = 0.25;
 
 /// One code with more than this share of the tokens is a collapse.
 pub const COLLAPSED_SHARE: f64 = 0.5;
@@ -143,7 +143,7 @@ impl CodeUsage {
         if share > COLLAPSED_SHARE {
             return Some(Collapse::OneCode { code, share });
         }
-        (perplexity < COLLAPSED_PERPLEXITY * ideal as f64).then_some(Collapse::FewCodes { perplexity, ideal })
+        (perplexity < COLLAPSED_PERPLEXITY * (ideal as f64).sqrt()).then_some(Collapse::FewCodes { perplexity, ideal })
     }
 
     /// The `n` most frequent codes with their counts, most frequent first, lower codes first among equals.
@@ -190,9 +190,9 @@ mod tests {
     fn a_collapse_is_one_code_for_most_tokens_or_few_codes_of_many() {
         let usage = |counts: &dyn Fn(u64) -> u64| CodeUsage::from_counts((0..1000).map(counts).collect());
         assert_eq!(usage(&|_| 1).collapse(), None);
-        assert_eq!(usage(&|code| u64::from(code < 51) * 100).collapse(), None, "5.1 %");
-        let few = usage(&|code| u64::from(code < 49) * 100).collapse().unwrap();
-        assert_eq!(few.to_string(), "its perplexity is 49.0 of 1000");
+        assert_eq!(usage(&|code| u64::from(code < 8) * 1000).collapse(), None);
+        let few = usage(&|code| u64::from(code < 7) * 1000).collapse().unwrap();
+        assert_eq!(few.to_string(), "its perplexity is 7.0 of 1000");
         let one = usage(&|code| if code == 7 { 1100 } else { 1 }).collapse().unwrap();
         assert_eq!(one.to_string(), "code 7 has 52 % of the tokens");
         assert_eq!(usage(&|code| u64::from(code == 0) * 999).collapse(), None, "too few tokens to tell");

@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Float64Array, RecordBatch};
 use arrow::datatypes::{Schema, UInt16Type};
-use omar_schemas::{Edge, Tokens, TokensSpec, fixed_values};
+use omar_schemas::{Edge, Tokens, TokensSpec, column, fixed_values};
 
 use super::commit::{COMMITS, Commit};
 use super::{StorageError, TrackFile};
@@ -13,18 +13,20 @@ use crate::StageError;
 use crate::quantize::CodeUsage;
 
 /// Begins every file of counts.
-const MAGIC: &[u8; 8] = b"omarcod1";
+const MAGIC: &[u8; 8] = b"omarcod2";
 /// Bytes of the hash that ends it.
 const HASH: usize = 16;
 
-/// The counts of a tokens edge: one [`CodeUsage`] per view and codebook.
+/// The counts of a tokens edge: one [`CodeUsage`] per view and codebook. Positions that look at padding alone do not
+/// count: its one code would hide how music is spread over the others.
 ///
 /// As a file, in this order: 8 bytes of name and version; the hash of the rows' file, as its [`Commit`] has it; the
 /// counts of all codes of all codebooks of all views, as LEB128 integers, where a 0 is followed by how many zeros there
 /// are; 16 bytes of BLAKE3 over all of that. What does not fit its commit, or its hash, is as good as nothing: the rows
 /// are counted again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CodeCounts {
+    spec: TokensSpec,
     views: Vec<(String, Vec<CodeUsage>)>,
 }
 
@@ -35,7 +37,7 @@ impl CodeCounts {
             let usage = CodeUsage::new(stream.codebook_size as usize);
             (stream.view.clone(), vec![usage; stream.codebooks as usize])
         };
-        Self { views: spec.streams.iter().map(view).collect() }
+        Self { spec: spec.clone(), views: spec.streams.iter().map(view).collect() }
     }
 
     /// The same from a schema; `None` when it is not that of a tokens edge.
@@ -53,12 +55,14 @@ impl CodeCounts {
     /// # Errors
     /// When it lacks the column of a view, or a token is not below the codebook size.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<(), StageError> {
+        let audio_s = column::<Float64Array>(batch, "audio_s")?;
         for (view, usages) in &mut self.views {
             let codebooks = usages.len();
             for row in 0..batch.num_rows() {
                 let tokens = fixed_values::<UInt16Type>(batch, view, row)?;
+                let audible = self.spec.audible(audio_s.value(row)) * codebooks;
                 for (codebook, usage) in usages.iter_mut().enumerate() {
-                    let added = usage.add(tokens.iter().skip(codebook).step_by(codebooks));
+                    let added = usage.add(tokens[..audible.min(tokens.len())].iter().skip(codebook).step_by(codebooks));
                     added.map_err(|error| StageError::Failed(format!("view `{view}`: {error}")))?;
                 }
             }
@@ -89,7 +93,7 @@ impl CodeCounts {
     pub fn count(file: &TrackFile) -> Result<Option<Self>, StorageError> {
         let Some(mut counts) = Self::of(file.schema()) else { return Ok(None) };
         let views: Vec<String> = counts.views.iter().map(|(view, _)| view.clone()).collect();
-        let columns: Vec<&str> = views.iter().map(String::as_str).collect();
+        let columns: Vec<&str> = views.iter().map(String::as_str).chain(["audio_s"]).collect();
         for batch in file.scan(Some(&columns), None)? {
             counts.add(&batch?).map_err(|error| StorageError::content(file.path(), error.to_string()))?;
         }

@@ -115,9 +115,8 @@ impl Dataset {
             let selection = selected.map(|(selection, _)| selection);
             dataset.add_head(&file, args.head, selection.clone())?;
             for collector in collectors.iter_mut().flatten() {
-                let name = collector.column().to_owned();
-                for batch in file.scan(Some(&[&name]), selection.clone())? {
-                    collector.add(batch?.column(0))?;
+                for batch in file.scan(Some(&collector.columns()), selection.clone())? {
+                    collector.add(&batch?)?;
                 }
             }
         }

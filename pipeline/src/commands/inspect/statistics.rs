@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Field, Schema, UInt16Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt16Type};
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
-use omar_schemas::{Edge, StreamSpec, Tokens, TrackId};
+use omar_schemas::{Edge, Tokens, TokensSpec, TrackId};
 use omar_stages::quantize::CodeUsage;
 use serde::Serialize;
 
@@ -49,26 +49,38 @@ pub(super) struct Collector {
 
 enum Kind {
     Numbers(Moments),
-    Texts { counts: HashMap<String, u64>, more: bool },
-    Codebooks { usages: Vec<CodeUsage>, out_of_range: Vec<bool> },
+    Texts {
+        counts: HashMap<String, u64>,
+        more: bool,
+    },
+    /// Of positions that look at audio.
+    Codebooks {
+        spec: TokensSpec,
+        usages: Vec<CodeUsage>,
+        out_of_range: Vec<bool>,
+    },
 }
 
 /// Collectors for all columns whose values can be described.
 pub(super) fn collectors(schema: &Schema) -> Vec<Collector> {
-    let streams = Tokens::spec(schema).map_or(Vec::new(), |spec| spec.streams);
-    schema.fields().iter().filter_map(|field| Collector::new(field, &streams)).collect()
+    let spec = Tokens::spec(schema).ok();
+    schema.fields().iter().filter_map(|field| Collector::new(field, spec.as_ref())).collect()
 }
 
 impl Collector {
-    fn new(field: &Field, streams: &[StreamSpec]) -> Option<Self> {
-        let stream = streams.iter().find(|stream| stream.view == *field.name());
+    fn new(field: &Field, tokens: Option<&TokensSpec>) -> Option<Self> {
+        let stream = tokens.and_then(|spec| {
+            let stream = spec.streams.iter().find(|stream| stream.view == *field.name());
+            stream.map(|stream| (spec, stream))
+        });
         let numeric = match field.data_type() {
             DataType::FixedSizeList(item, _) | DataType::List(item) => item.data_type().is_numeric(),
             other => other.is_numeric() && field.name() != "track_id",
         };
         let text = field.name() == "track_id" || matches!(field.data_type(), DataType::Utf8 | DataType::Boolean);
         let kind = match stream {
-            Some(stream) => Kind::Codebooks {
+            Some((spec, stream)) => Kind::Codebooks {
+                spec: spec.clone(),
                 usages: vec![CodeUsage::new(stream.codebook_size as usize); stream.codebooks as usize],
                 out_of_range: vec![false; stream.codebooks as usize],
             },
@@ -79,13 +91,18 @@ impl Collector {
         Some(Self { column: field.name().clone(), kind })
     }
 
-    /// Name of the column.
-    pub(super) fn column(&self) -> &str {
-        &self.column
+    /// Names of the columns that it needs.
+    pub(super) fn columns(&self) -> Vec<&str> {
+        match self.kind {
+            Kind::Codebooks { .. } => vec!["audio_s", &self.column],
+            Kind::Numbers(_) | Kind::Texts { .. } => vec![&self.column],
+        }
     }
 
-    /// Adds the values of a batch.
-    pub(super) fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
+    /// Adds the values of a batch, which has its columns.
+    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        let missing = || ArrowError::SchemaError(format!("there is no column `{}`", self.column));
+        let array = batch.column_by_name(&self.column).ok_or_else(missing)?;
         let flat = match array.data_type() {
             DataType::FixedSizeList(..) => array.as_fixed_size_list().values().clone(),
             DataType::List(_) => {
@@ -113,11 +130,15 @@ impl Collector {
                     }
                 }
             }
-            Kind::Codebooks { usages, out_of_range } => {
+            Kind::Codebooks { spec, usages, out_of_range } => {
                 let tokens = flat.as_primitive::<UInt16Type>().values();
-                let books = usages.len();
-                for (book, (usage, out)) in usages.iter_mut().zip(out_of_range).enumerate() {
-                    *out |= usage.add(tokens.iter().skip(book).step_by(books)).is_err();
+                let (books, positions) = (usages.len(), spec.positions as usize);
+                let audio_s = batch.column_by_name("audio_s").map(|column| column.as_primitive::<Float64Type>());
+                for (row, tokens) in tokens.chunks_exact(positions * books).enumerate() {
+                    let audible = audio_s.map_or(positions, |audio_s| spec.audible(audio_s.value(row)));
+                    for (book, (usage, out)) in usages.iter_mut().zip(out_of_range.iter_mut()).enumerate() {
+                        *out |= usage.add(tokens[..audible * books].iter().skip(book).step_by(books)).is_err();
+                    }
                 }
             }
         }
@@ -132,7 +153,7 @@ impl Collector {
                 let most_frequent = counts.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)));
                 Values::Texts { distinct, more, most_frequent }
             }
-            Kind::Codebooks { usages, out_of_range } => {
+            Kind::Codebooks { usages, out_of_range, .. } => {
                 let books = usages.iter().zip(out_of_range).zip(0u32..);
                 let book = |((usage, out_of_range), codebook): ((&CodeUsage, bool), u32)| Codebook {
                     health: CodebookHealth::new("", &self.column, codebook, usage),
