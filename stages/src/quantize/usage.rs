@@ -8,8 +8,8 @@ use std::fmt;
 
 use super::QuantizeError;
 
-/// A perplexity below this share of the ideal is a collapse. Frozen random codebooks on music that is standardised well
-/// reach a tenth to two thirds of it; features that are not standardised end below a hundredth.
+/// A perplexity below this share of the ideal is a collapse. Music repeats itself, so a healthy frozen codebook stays
+/// well below the ideal too: on ten minutes of it, 256 random codes for standardised mel reach 9 %.
 pub const COLLAPSED_PERPLEXITY: f64 = 0.05;
 
 /// One code with more than this share of the tokens is a collapse.
