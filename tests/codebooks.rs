@@ -122,7 +122,7 @@ fn counts_that_are_lost_or_damaged_are_counted_again() {
 
 #[test]
 fn every_executor_counts_the_tokens_of_many_passes_once() {
-    let program = Program::new(&Options { train: true, steps: 25, ..Options::default() });
+    let program = Program::new(&Options { train: true, steps: 12, ..Options::default() });
     program.ok(&["run", "graph.yaml", "--until", "tokens"]);
     let once = last(&program);
     uncached(&program);
