@@ -8,7 +8,8 @@
 use omar_stages::dsp::resample::{Cascade, Method};
 use safetensors::SafeTensors;
 
-const TOLERANCE: f32 = 1e-6;
+/// torchaudio makes its kernels in float32, which puts its own result 4e-6 off what float64 gives at 44.1 to 24 kHz.
+const TOLERANCE: f32 = 1e-5;
 
 fn values(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     tensors.tensor(name).unwrap().data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()

@@ -10,7 +10,7 @@ use super::*;
 /// Where the clicks of the files in `tests/audio` are, in samples at 44.1 kHz.
 const CLICKS: [u64; 7] = [1000, 11_025, 33_075, 44_100, 77_175, 99_225, 131_299];
 
-const FILES: [&str; 11] = [
+const FILES: &[&str] = &[
     "lame_v4.mp3",
     "22050_cbr32_xing.mp3",
     "aac.m4a",
@@ -22,6 +22,10 @@ const FILES: [&str; 11] = [
     "vorbis.ogg",
     "oggenc.ogg",
     "vorbis.mka",
+    #[cfg(feature = "opus")]
+    "opusenc.opus",
+    #[cfg(feature = "opus")]
+    "opus.webm",
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -86,7 +90,7 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
 
 #[test]
 fn delay_and_padding_are_cut_to_the_sample() {
-    for name in FILES.iter().filter(|name| **name != "vorbis.mka") {
+    for name in FILES.iter().filter(|name| !matches!(**name, "vorbis.mka" | "opus.webm")) {
         let (decoder, samples) =
             decode_with(bytes_of(name), name, &DecodeOptions::default()).expect("it can be decoded");
         let rate = u64::from(decoder.info().sample_rate);
@@ -95,9 +99,9 @@ fn delay_and_padding_are_cut_to_the_sample() {
             let at = (click * rate / 44_100) as usize;
             let around = at.saturating_sub(800)..(at + 800).min(samples.len());
             let peak = around.max_by(|&a, &b| samples[a].abs().total_cmp(&samples[b].abs())).expect("samples");
-            // At half the rate a click may fall between two samples.
+            // At another rate a click may fall between two samples.
             let off = peak.abs_diff(at);
-            assert!(off <= usize::from(rate < 44_100), "{name}: the click at {at} is at {peak}");
+            assert!(off <= usize::from(rate != 44_100), "{name}: the click at {at} is at {peak}");
         }
         assert_eq!(decoder.faults(), Faults::default(), "{name}");
     }
@@ -109,6 +113,12 @@ fn matroska_gives_at_least_the_audio() {
     let samples = decode(bytes_of("vorbis.mka"), "vorbis.mka").expect("it can be decoded");
     assert!((132_300..132_300 + 2048).contains(&samples.len()));
     assert!(samples[11_025] > 0.5);
+    #[cfg(feature = "opus")]
+    {
+        let samples = decode(bytes_of("opus.webm"), "opus.webm").expect("it can be decoded");
+        assert!((144_000..144_000 + 960).contains(&samples.len()));
+        assert!(samples[12_000] > 0.5, "the pre-skip is cut to the sample, though Matroska counts milliseconds");
+    }
 }
 
 #[test]
@@ -118,6 +128,37 @@ fn the_size_of_blocks_does_not_change_the_samples() {
         let (_, pieces) = decode_with(bytes_of(name), name, &small).expect("it can be decoded");
         assert!(decode(bytes_of(name), name).expect("it can be decoded") == pieces, "{name}");
     }
+}
+
+/// `aac.m4a` with another AudioSpecificConfig of the same five bytes.
+fn with_aac_config(config: [u8; 5]) -> Vec<u8> {
+    let mut bytes = bytes_of("aac.m4a");
+    let plain = [0x12, 0x08, 0x56, 0xe5, 0x00];
+    let at = bytes.windows(5).position(|window| window == plain).expect("ffmpeg's configuration");
+    bytes[at..at + 5].copy_from_slice(&config);
+    bytes
+}
+
+#[test]
+fn he_aac_is_refused_with_a_way_out() {
+    let explicit = [0x2b, 0x8a, 0x08, 0x00, 0x00]; // SBR in front: 22.05 kHz, mono, played at 44.1 kHz
+    let parametric = [0xeb, 0x8a, 0x08, 0x00, 0x00]; // the same with parametric stereo
+    let implicit = [0x13, 0x88, 0x56, 0xe5, 0xa0]; // low complexity, with SBR signalled behind
+    for config in [explicit, parametric, implicit] {
+        let error = decode(with_aac_config(config), "a.m4a").expect_err("it is refused");
+        assert_eq!(error.class(), ErrorClass::Unsupported);
+        let message = error.to_string();
+        assert!(message.contains("HE-AAC") && message.contains("ffmpeg"), "{message}");
+    }
+}
+
+#[test]
+#[cfg(feature = "opus")]
+fn a_chain_of_opus_streams_is_one_recording() {
+    let opus = bytes_of("opusenc.opus");
+    let once = decode(opus.clone(), "a.opus").expect("it can be decoded");
+    let twice = decode([opus.clone(), opus].concat(), "a.opus").expect("it can be decoded");
+    assert!(twice == [once.clone(), once].concat(), "each link drops its own pre-skip");
 }
 
 #[test]
@@ -208,6 +249,18 @@ fn nothing_and_nonsense_are_refused() {
     assert_eq!(refused(&wave(1, 65_535, 8000, 16, &[0; 100]), "a.wav"), ErrorClass::Corrupt);
     assert_eq!(refused(&wave(1, 1, 0, 16, &[0; 100]), "a.wav"), ErrorClass::TooLarge);
     assert_eq!(refused(&wave(0x55, 1, 8000, 16, &[0; 100]), "a.wav"), ErrorClass::Unsupported);
+}
+
+#[test]
+fn odd_but_valid_files_are_used() {
+    let len = |channels: u16, rate, frames: usize| {
+        let data: Vec<u8> = vec![0x10; 2 * usize::from(channels) * frames];
+        decode(wave(1, channels, rate, 16, &data), "a.wav").expect("it can be decoded").len()
+    };
+    assert_eq!(len(1, 44_100, 1), 1, "one sample");
+    assert_eq!(len(1, 8_000, 8_000), 8_000);
+    assert_eq!(len(2, 192_000, 19_200), 19_200);
+    assert_eq!(len(6, 48_000, 4_800), 4_800);
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl StageKind for Decode {
     const NAME: &'static str = "decode";
     const VERSION: u32 = 1;
     const SUMMARY: &'static str =
-        "the samples of audio files, mixed to mono (WAV, FLAC, MP3, Ogg Vorbis, AAC, ALAC, AIFF, CAF, Matroska)";
+        "the samples of audio files, mixed to mono (WAV, FLAC, MP3, Vorbis, Opus, AAC, ALAC, AIFF, CAF, Matroska)";
     const EXAMPLE: &'static str = "{stage: decode, from: tracks, params: {downmix: mean, max_duration: 2h}}";
     const SCOPE: Scope = Scope::Track;
     const INPUTS: &'static [&'static str] = &["in"];
