@@ -5,9 +5,9 @@ mod program;
 use std::fs;
 use std::path::Path;
 
-use arrow::array::{AsArray, ListArray, StringArray, UInt32Array};
+use arrow::array::{AsArray, Float64Array, ListArray, StringArray, UInt32Array};
 use arrow::datatypes::{UInt16Type, UInt64Type};
-use omar_schemas::{Codebooks, Edge, column};
+use omar_schemas::{Codebooks, Edge, column, fixed_values};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use program::{Options, Program, text, walk, write_wav};
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn last(program: &Program) -> Books {
     books(program.runs().last().expect("a run"))
 }
 
-/// The same, by reading all tokens in the cache: two codebooks of 64 codes for the view mel.
+/// The same, by reading all tokens in the cache that look at audio: two codebooks of 64 codes for the view mel.
 fn recounted(program: &Program) -> Books {
     let mut books: Books = (0..2).map(|codebook| ("mel".to_owned(), codebook, vec![0; 64])).collect();
     for name in program.cache().keys() {
@@ -47,9 +47,13 @@ fn recounted(program: &Program) -> Books {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("is parquet");
         for batch in reader.build().expect("reads") {
             let batch = batch.expect("reads");
-            let tokens = batch.column_by_name("mel").expect("tokens").as_fixed_size_list().values().clone();
-            for (index, &token) in tokens.as_primitive::<UInt16Type>().values().iter().enumerate() {
-                books[index % 2].2[usize::from(token)] += 1;
+            let audio_s = column::<Float64Array>(&batch, "audio_s").expect("seconds of audio");
+            for row in 0..batch.num_rows() {
+                let tokens = fixed_values::<UInt16Type>(&batch, "mel", row).expect("tokens");
+                let audible = 2 * (audio_s.value(row) * 15.625 - 1e-6).ceil() as usize;
+                for (index, &token) in tokens.iter().take(audible).enumerate() {
+                    books[index % 2].2[usize::from(token)] += 1;
+                }
             }
         }
     }

@@ -8,8 +8,8 @@ const SHOWN: usize = 4;
 
 /// What helps.
 const REMEDY: &str = "a model learns little from such targets: try `standardize: per_bin` or another `mean` and `std` in \
-                      the features, fewer codes, or the `finite_scalar` quantizer; much silence or padding in the \
-                      corpus has the same effect";
+                      the features, fewer codes, or the `finite_scalar` quantizer; much silence in the corpus has the \
+                      same effect";
 
 /// One line per codebook, or per view with many of them. Empty without codebooks.
 pub(crate) fn table(books: &[CodebookHealth]) -> String {
