@@ -3,9 +3,12 @@
 //! The filters are narrow (at 96 bands over 257 bins, two in three cover fewer than six bins), so the bank is kept as
 //! bands, not as a matrix, and is applied to sixteen frames at a time.
 
+use pulp::Arch;
+
 use super::DspError;
+use super::block_spectrum::{BlockSpectrum, LANES};
 use super::compress::{LogCompress, Standardize};
-use super::stft::{Padding, Stft, StftConfig, centred_frames};
+use super::stft::{Padding, Stft, StftConfig, centred_frames, padded};
 use super::view::View;
 use super::window::Window;
 
@@ -220,13 +223,57 @@ impl MelScale {
     }
 }
 
-/// Frames that go through the filters together: one vector register, or two or four of them.
-const LANES: usize = 16;
+/// Where powers come from: a block of frames at a time if the transform's length is a power of two.
+enum Spectra {
+    Block(BlockSpectrum),
+    Single(Stft),
+}
+
+impl Spectra {
+    fn new(config: StftConfig) -> Result<Self, DspError> {
+        if BlockSpectrum::serves(config.n_fft) {
+            config.check()?;
+            let window = config.window.centred(config.win_len, config.n_fft);
+            return Ok(Self::Block(BlockSpectrum::new(Arch::new(), window)));
+        }
+        Stft::new(config).map(Self::Single)
+    }
+
+    /// Powers of `lanes` frames from `first` on; other lanes get whatever.
+    fn power(&mut self, samples: &[f32], hop_len: usize, first: usize, lanes: usize, power: &mut [[f32; LANES]]) {
+        match self {
+            Self::Block(block) => {
+                let n_fft = 2 * (power.len() - 1);
+                let start = |lane: usize| ((first + lane) * hop_len) as isize - (n_fft / 2) as isize;
+                let inside = usize::try_from(start(0)).ok().and_then(|start| samples.get(start..));
+                match inside {
+                    Some(samples) if samples.len() >= (LANES - 1) * hop_len + n_fft => {
+                        block.set_all(samples, hop_len);
+                    }
+                    _ => {
+                        for lane in 0..lanes {
+                            let sample = |n| padded(samples, start(lane) + n as isize, Padding::Reflect);
+                            block.set(lane, (0..n_fft).map(sample));
+                        }
+                    }
+                }
+                block.power(power);
+            }
+            Self::Single(stft) => {
+                for lane in 0..lanes {
+                    for (slot, value) in power.iter_mut().zip(stft.frame(samples, first + lane)) {
+                        slot[lane] = value.norm_sqr();
+                    }
+                }
+            }
+        }
+    }
+}
 
 /// A planned mel spectrogram.
 #[derive(Clone)]
 pub struct MelSpectrogram {
-    stft: Stft,
+    spectra: Spectra,
     bank: MelFilterbank,
     hop_len: usize,
     compress: LogCompress,
@@ -243,7 +290,7 @@ impl MelSpectrogram {
     pub fn new(config: &MelConfig) -> Result<Self, DspError> {
         let bank = MelFilterbank::new(config)?;
         Ok(Self {
-            stft: Stft::new(config.stft())?,
+            spectra: Spectra::new(config.stft())?,
             hop_len: config.hop_len,
             compress: config.compress,
             pairs: config.standardize.pairs(config.n_mels)?,
@@ -274,13 +321,8 @@ impl View for MelSpectrogram {
         DspError::check_len("features", out.len(), frames * bins)?;
         for (block, rows) in out.chunks_mut(LANES * bins).enumerate() {
             let lanes = rows.len() / bins;
-            for lane in 0..lanes {
-                let spectrum = self.stft.frame(samples, block * LANES + lane);
-                for (slot, value) in self.power.iter_mut().zip(spectrum) {
-                    slot[lane] = value.norm_sqr();
-                }
-            }
-            // Lanes beyond `lanes` hold an earlier block: computed with the rest, written nowhere.
+            self.spectra.power(samples, self.hop_len, block * LANES, lanes, &mut self.power);
+            // Lanes beyond `lanes` hold something or other: computed with the rest, written nowhere.
             for (m, (band, &(mean, std))) in self.bank.bands.iter().zip(&self.pairs).enumerate() {
                 let mut sum = [0.0f32; LANES];
                 for (weight, power) in band.weights.iter().zip(&self.power[band.first..]) {

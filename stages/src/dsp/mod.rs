@@ -4,6 +4,7 @@
 //! output is, and then runs without allocating: `Config -> new -> forward_into`. A [`view::View`] is what the `features`
 //! stage computes; [`view`] is the one place where a further representation is added.
 
+mod block_spectrum;
 mod error;
 
 pub mod compress;

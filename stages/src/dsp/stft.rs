@@ -162,7 +162,7 @@ impl Stft {
 }
 
 /// The sample at `index` of a signal that goes on outside its bounds as `padding` says.
-fn padded(samples: &[f32], index: isize, padding: Padding) -> f32 {
+pub(super) fn padded(samples: &[f32], index: isize, padding: Padding) -> f32 {
     let last = samples.len() as isize - 1;
     if (0..=last).contains(&index) {
         return samples[index as usize];
