@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     for (name, input_len, patches) in &patches {
-        for (codebooks, codebook_size) in [(1, 8192), (1, 8196), (4, 1024), (4, 8192), (1, 32_768)] {
+        for (codebooks, codebook_size) in [(1, 8192), (4, 8192), (16, 8192), (16, 2048), (1, 32_768)] {
             let config = RandomProjectionConfig { input_len: *input_len, codebooks, codebook_size, codebook_dim: 16 };
             let mut quantizer = RandomProjection::seeded(config, 0)?;
             let mut tokens = vec![0; 750 * codebooks];

@@ -19,6 +19,7 @@ pub(super) const LANES: usize = 16;
 struct Lanes([f32; LANES]);
 
 /// Planned power spectra of windowed frames of `n_fft` samples, a power of two.
+#[derive(Clone)]
 pub(super) struct BlockSpectrum {
     arch: Arch,
     window: Vec<f32>,

@@ -224,6 +224,7 @@ impl MelScale {
 }
 
 /// Where powers come from: a block of frames at a time if the transform's length is a power of two.
+#[derive(Clone)]
 enum Spectra {
     Block(BlockSpectrum),
     Single(Stft),
