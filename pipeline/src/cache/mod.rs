@@ -7,6 +7,7 @@
 
 mod durable;
 mod lock;
+mod pending;
 mod writer;
 
 use std::collections::HashSet;

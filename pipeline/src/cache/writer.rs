@@ -16,6 +16,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::durable::{publish, temporary_for, write_durably};
+use super::pending::Pending;
 use super::{CacheError, record_path, standing};
 
 /// A row group ends with the first track that brings it to this many bytes in memory, or to [`GROUP_ROWS`]: what has
@@ -35,7 +36,7 @@ pub struct ShardWriter {
     file_name: String,
     temporary: Temporary,
     writer: ArrowWriter<Hashed>,
-    track: Vec<RecordBatch>,
+    track: Pending,
     group: Group,
     rows: u64,
     tracks: u64,
@@ -52,6 +53,7 @@ impl ShardWriter {
     pub(super) fn create(folder: &Path, node: &Node, schema: &SchemaRef, shard: ShardKey) -> Result<Self, CacheError> {
         let file_name = format!("{}.parquet", shard.stem());
         let path = temporary_for(&folder.join(&file_name));
+        let track = Pending::new(&folder.join(&file_name), schema.clone());
         let file = File::create(&path).map_err(|error| StorageError::io(&path, error))?;
         let temporary = Temporary(path);
         let refused = |error| StorageError::Parquet { path: temporary.0.clone(), source: error };
@@ -65,24 +67,24 @@ impl ShardWriter {
             file_name,
             temporary,
             writer,
-            track: Vec::new(),
+            track,
             group: Group::default(),
             rows: 0,
             tracks: 0,
         })
     }
 
-    /// Adds rows to the current track. They stay in memory until it ends.
+    /// Adds rows to the current track. They wait until it ends, in memory as far as they are few.
     ///
     /// # Errors
-    /// When they are not of the store's schema.
+    /// When they are not of the store's schema, or the file system refuses.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), CacheError> {
         if !Arc::ptr_eq(&self.schema, batch.schema_ref()) && self.schema != *batch.schema_ref() {
             let message = format!("expected rows of {}, found {}", self.schema, batch.schema_ref());
             return Err(CacheError::Rows { node: self.node.clone(), message });
         }
         if batch.num_rows() > 0 {
-            self.track.push(batch.clone());
+            self.track.push(batch.clone(), bytes(batch))?;
         }
         Ok(())
     }
@@ -92,21 +94,26 @@ impl ShardWriter {
     /// # Errors
     /// When writing fails.
     pub fn end_track(&mut self, ok: bool) -> Result<(), CacheError> {
-        let batches = std::mem::take(&mut self.track);
-        if !ok || batches.is_empty() {
+        if !ok {
+            self.track.clear();
+        }
+        if self.track.is_empty() {
             return Ok(());
         }
-        for batch in &batches {
-            let data = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
-            let bytes: usize = data.sum();
-            if self.group.rows > 0 && self.group.bytes + bytes > GROUP_BYTES_MAX {
-                self.end_group()?;
+        let Self { track, writer, group, rows, temporary, .. } = self;
+        let refused = |error| CacheError::from(StorageError::Parquet { path: temporary.0.clone(), source: error });
+        track.drain(|batch| {
+            let bytes = bytes(&batch);
+            if group.rows > 0 && group.bytes + bytes > GROUP_BYTES_MAX {
+                *group = Group::default();
+                writer.flush().map_err(refused)?;
             }
-            self.writer.write(batch).map_err(|error| self.refused(error))?;
-            self.group.bytes += bytes;
-            self.group.rows += batch.num_rows();
-            self.rows += batch.num_rows() as u64;
-        }
+            writer.write(&batch).map_err(refused)?;
+            group.bytes += bytes;
+            group.rows += batch.num_rows();
+            *rows += batch.num_rows() as u64;
+            Ok::<(), CacheError>(())
+        })?;
         self.tracks += 1;
         if self.group.bytes >= GROUP_BYTES || self.group.rows >= GROUP_ROWS {
             self.end_group()?;
@@ -160,6 +167,11 @@ impl ShardWriter {
     }
 }
 
+/// Bytes of the values of a batch.
+fn bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+}
+
 /// How columns are stored. Whatever repeats (ids, paths, tokens: a few thousand codes) goes through a dictionary,
 /// whose indices are bit-packed; measured features never repeat, but their exponents do, so their bytes are stored
 /// plane by plane. Statistics are kept for the columns that name rows: they tell readers which row groups to skip.
@@ -186,7 +198,7 @@ fn properties(node: &Node, schema: &SchemaRef) -> Result<WriterProperties, Parqu
 }
 
 /// A file that is removed unless it got another name.
-struct Temporary(PathBuf);
+pub(super) struct Temporary(pub(super) PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {

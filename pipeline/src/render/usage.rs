@@ -128,7 +128,8 @@ mod tests {
     fn a_replaced_shard_retracts_its_counts_and_nothing_else_is_summed_again() {
         for workers in [1, 3] {
             let totals = CodeTotals::default();
-            let changed: Arc<Mutex<Vec<(u64, u32, isize, isize)>>> = Arc::default();
+            type Changes = Vec<(u64, u32, isize, isize)>;
+            let changed: Arc<Mutex<Changes>> = Arc::default();
             let (seen, ours) = (totals.clone(), changed.clone());
             let run = move |worker: &mut timely::worker::Worker| {
                 let mut input = InputHandle::<u64, CapacityContainerBuilder<Vec<Update>>>::new();

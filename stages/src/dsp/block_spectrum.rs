@@ -285,7 +285,7 @@ mod tests {
             assert!(power == other, "the vector unit makes a difference");
             for lane in 0..LANES {
                 let spectrum = stft.frame(&samples, first + lane);
-                let largest = spectrum.iter().map(|c| c.norm_sqr()).fold(0.0, f32::max);
+                let largest = spectrum.iter().map(realfft::num_complex::Complex::norm_sqr).fold(0.0, f32::max);
                 for (k, (ours, exact)) in power.iter().zip(spectrum).enumerate() {
                     let error = (ours[lane] - exact.norm_sqr()).abs();
                     assert!(error <= 2e-6 * largest, "{n_fft}: bin {k} of lane {lane}: {error:e} of {largest}");

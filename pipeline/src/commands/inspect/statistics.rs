@@ -133,7 +133,7 @@ impl Collector {
             Kind::Codebooks { spec, usages, out_of_range } => {
                 let tokens = flat.as_primitive::<UInt16Type>().values();
                 let (books, positions) = (usages.len(), spec.positions as usize);
-                let audio_s = batch.column_by_name("audio_s").map(|column| column.as_primitive::<Float64Type>());
+                let audio_s = batch.column_by_name("audio_s").map(AsArray::as_primitive::<Float64Type>);
                 for (row, tokens) in tokens.chunks_exact(positions * books).enumerate() {
                     let audible = audio_s.map_or(positions, |audio_s| spec.audible(audio_s.value(row)));
                     for (book, (usage, out)) in usages.iter_mut().zip(out_of_range.iter_mut()).enumerate() {

@@ -62,7 +62,7 @@ fn music_counts_padding_and_held_out_tracks_do_not() {
 fn what_is_standardised_already_is_refused() {
     let mut spec = spec();
     spec.views[1].standardized = Standardized::Global;
-    let error = bind(&spec, std::path::Path::new("x")).err().expect("refused");
+    let error = bind(&spec, std::path::Path::new("x")).expect_err("refused");
     assert!(error.to_string().contains("`waveform` is standardised already"), "{error}");
 }
 
