@@ -5,6 +5,9 @@
 
 use pulp::Arch;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::DspError;
 use super::block_spectrum::{BlockSpectrum, LANES};
 use super::compress::{LogCompress, Standardize};
@@ -13,7 +16,8 @@ use super::view::View;
 use super::window::Window;
 
 /// How frequency maps to mel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum MelScale {
     /// Linear to 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998). Used by the published models.
     Slaney,
@@ -22,7 +26,8 @@ pub enum MelScale {
 }
 
 /// How the triangles are scaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum MelNorm {
     /// Every triangle has the same area: divided by half its width in hertz. Used by the published models.
     Slaney,

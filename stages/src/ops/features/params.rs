@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::normalize::{Constants, Grain, Normalize};
 use crate::dsp::compress::{LogCompress, Standardize};
 use crate::dsp::cqt::CqtConfig;
-use crate::dsp::mel::MelConfig;
+use crate::dsp::mel::{MelConfig, MelNorm, MelScale};
 use crate::dsp::view::{ViewConfig, WaveformConfig};
 use crate::encodec::{EncodecConfig, EncodecViewConfig};
 use crate::error::BindError;
@@ -94,6 +94,12 @@ pub struct MelParams {
     /// Upper edge of the highest band in Hz, at most half the sample rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub f_max: Option<f64>,
+    /// How frequency maps to mel: `slaney`, as published, or `htk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<MelScale>,
+    /// How the triangles are scaled: `slaney`, to the same area, as published, or `peak`, to the same height.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<MelNorm>,
     /// What power is multiplied by before the logarithm: log10(1 + gain power).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<f32>,
@@ -243,9 +249,10 @@ impl MelParams {
             n_mels: self.n_mels.unwrap_or(base.n_mels),
             f_min: self.f_min.unwrap_or(base.f_min),
             f_max: self.f_max.unwrap_or(base.f_max),
+            scale: self.scale.unwrap_or(base.scale),
+            norm: self.norm.unwrap_or(base.norm),
             compress: LogCompress { gain: self.gain.unwrap_or(base.compress.gain) },
             standardize: Standardize::NONE,
-            ..base
         };
         let constants = Constants { mean: self.mean, std: self.std, preset };
         Ok(Asked { view: ViewConfig::Mel(config), constants })

@@ -73,6 +73,18 @@ fn a_rate_without_a_preset_needs_its_own_constants() {
 }
 
 #[test]
+fn every_parameter_of_mel_reaches_the_transform() {
+    let mel = json!({"n_fft": 1024, "win_len": 800, "hop_len": 240, "n_mels": 64, "f_min": 20.0, "f_max": 11_000.0,
+                     "scale": "htk", "norm": "peak", "gain": 1000.0});
+    let schema = bind(24_000, json!({"views": {"mel": mel}, "normalize": "none"})).expect("binds");
+    let parameters = FeaturesEdge::spec(&schema).expect("features").views[0].parameters.clone();
+    for (name, value) in mel.as_object().expect("a map") {
+        let text = value.as_str().map_or_else(|| value.as_f64().expect("a number").to_string(), str::to_owned);
+        assert_eq!(parameters[name], text, "{name}");
+    }
+}
+
+#[test]
 fn a_view_with_nothing_behind_it_is_an_error() {
     let error = bind(24_000, json!({"views": {"mel": {}, "waveform": null}})).expect_err("null");
     assert!(matches!(&error, ParamsError::Form { path, .. } if path == "views.waveform"), "{error:?}");
