@@ -17,12 +17,13 @@ Needs ffmpeg, and librosa for its column.
 import argparse
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import timing
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -101,14 +102,11 @@ def main():
         print(f"{'file':28} {'seconds':>8} " + " ".join(f"{name:>10}" for name in peers), end="")
         print(" " + " ".join(f"{'/ ' + name:>10}" for name in list(peers)[1:]))
         for path in files:
-            if "librosa" in peers:
-                librosa_seconds(path)  # its first call compiles and imports
-            times = {name: [] for name in peers}
-            for _ in range(options.rounds):
-                for name, measure in peers.items():
-                    times[name].append(measure(path))
+            # The first call of librosa compiles and imports: the warm-up round takes it.
+            contestants = {name: lambda measure=measure: measure(path) * 1e3 for name, measure in peers.items()}
+            times = timing.alternate(contestants, options.rounds, warm_up=1)
             length = audio_seconds(path)
-            speeds = {name: length / statistics.median(values) for name, values in times.items()}
+            speeds = {name: length / (median / 1e3) for name, (median, _) in times.items()}
             print(f"{Path(path).name[:28]:28} {length:8.0f} " + " ".join(f"{speed:10.0f}" for speed in speeds.values()), end="")
             ours = speeds["omar-flow"]
             print(" " + " ".join(f"{ours / speed:10.2f}" for name, speed in speeds.items() if name != "omar-flow"))

@@ -8,7 +8,6 @@ Contestants alternate; the medians are milliseconds of processor time per 30 s c
 norm in place) and, for the second ratio, with weight norm folded. Also prints the largest difference of the outputs.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from pathlib import Path
 import numpy
 import torch
 from transformers import EncodecConfig, EncodecModel
+
+import timing
 
 SAMPLES = 720_000
 
@@ -64,18 +65,14 @@ def main(binary: str, rounds: int) -> None:
             if hasattr(layer, "parametrizations"):
                 torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")
         for batch in (1, 4):
-            times = {"ours": [], "transformers": [], "folded": []}
-            for turn in range(rounds + 1):
-                turn_times = (
-                    ours.run(batch),
-                    theirs(model.encoder, audio, batch),
-                    theirs(folded.encoder, audio, batch),
-                )
-                if turn:
-                    for values, value in zip(times.values(), turn_times):
-                        values.append(value)
-            ours_ms, theirs_ms, folded_ms = map(statistics.median, times.values())
-            best = {contestant: f"{min(values):.0f}" for contestant, values in times.items()}
+            contestants = {
+                "ours": lambda: ours.run(batch),
+                "transformers": lambda: theirs(model.encoder, audio, batch),
+                "folded": lambda: theirs(folded.encoder, audio, batch),
+            }
+            times = timing.alternate(contestants, rounds, warm_up=1)
+            ours_ms, theirs_ms, folded_ms = (one.median for one in times.values())
+            best = {contestant: f"{one.best:.0f}" for contestant, one in times.items()}
             print(
                 f"batch {batch}: {ours_ms:.0f} ms, transformers {theirs_ms:.0f} ms ({theirs_ms / ours_ms:.2f} x), "
                 f"weight norm folded {folded_ms:.0f} ms ({folded_ms / ours_ms:.2f} x); best {best}",

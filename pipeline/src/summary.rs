@@ -60,7 +60,7 @@ pub struct NodeSummary {
     pub training: Option<TrainingState>,
     /// The rows that a stage which sees the whole corpus gave, but for lists of numbers.
     pub results: Vec<Map<String, Value>>,
-    /// Files that it wrote for other graphs.
+    /// Files that it writes for other graphs, once it is done.
     pub written: Vec<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ impl Summary {
                 cache: monitor.course.stores[index].as_ref().map(|store| store.folder().to_owned()),
                 training: monitor.training(index),
                 results: monitor.results(index),
-                written: if monitor.results(index).is_empty() { Vec::new() } else { node.stage.writes() },
+                written: node.stage.writes(),
             })
             .collect();
         // Track-level nodes share the pool; a corpus stage has a thread (and, inside candle, the pool's cores).
@@ -186,7 +186,7 @@ impl Summary {
             let path = node.cache.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
             lines.push(format!("{}: {path}", node.node));
         }
-        for node in &self.nodes {
+        for node in self.nodes.iter().filter(|node| !node.results.is_empty()) {
             lines.extend(node.written.iter().map(|path| format!("{}: {}", node.node, path.display())));
         }
         lines.extend(self.folder.as_ref().map(|folder| format!("run folder: {}", folder.display())));

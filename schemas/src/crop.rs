@@ -44,6 +44,13 @@ pub(crate) fn crop_fields() -> Vec<Field> {
 }
 
 impl Crop {
+    /// How many steps of a grid of `rate` Hz from the start of a crop look at its `audio_s` seconds of audio; those after
+    /// them look at padding alone.
+    pub fn audible(audio_s: f64, rate: f64) -> usize {
+        // A hair less, so that whole seconds are not rounded up.
+        (audio_s * rate - 1e-6).ceil().max(0.0) as usize
+    }
+
     /// How many leading columns name the crop; they are the same on [`crate::Features`] and [`crate::Tokens`].
     pub const KEY_COLUMNS: usize = 6;
 }

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field};
 use serde::{Deserialize, Serialize};
 
 use crate::column::fixed_tensor_field;
-use crate::crop::crop_fields;
+use crate::crop::{Crop, crop_fields};
 use crate::edge::Edge;
 
 /// One row per crop: the crop's key columns, then one u16 column per view, shape `(positions, codebooks)`.
@@ -29,8 +29,7 @@ pub struct TokensSpec {
 impl TokensSpec {
     /// Positions of a crop with `audio_s` seconds of audio that look at it; the rest looks at padding alone.
     pub fn audible(&self, audio_s: f64) -> usize {
-        let positions = (audio_s * self.token_rate() - 1e-6).ceil().max(0.0);
-        (positions as usize).min(self.positions as usize)
+        Crop::audible(audio_s, self.token_rate()).min(self.positions as usize)
     }
 
     /// Tokens per second and stream.

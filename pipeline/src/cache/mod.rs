@@ -5,7 +5,6 @@
 //! Killed between any two of these steps, the shard is either committed or as it was before. What is committed is
 //! immutable: other inputs give another file name.
 
-mod durable;
 mod lock;
 mod pending;
 mod writer;
@@ -14,11 +13,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
+use omar_stages::storage::durable::{remove_temporaries, sync_folder, temporary_for, write_durably};
 use omar_stages::storage::{
     COMMITS, CodeCounts, Commit, EdgeDescription, NODE_FILE, Node, ShardKey, StorageError, TrackFile, commits,
 };
 
-use durable::{remove_temporaries, sync_folder, temporary_for, write_durably};
 use lock::Lock;
 pub use writer::ShardWriter;
 

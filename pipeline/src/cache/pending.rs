@@ -14,8 +14,8 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use omar_stages::storage::StorageError;
+use omar_stages::storage::durable::temporary_for;
 
-use super::durable::temporary_for;
 use super::writer::Temporary;
 
 /// Bytes of rows that wait in memory.

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use omar_stages::storage::durable::{publish, temporary_for, write_durably};
 use omar_stages::storage::{Commit, Node, PROVENANCE_KEY, RejectRecord, ShardKey, StorageError};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
@@ -15,7 +16,6 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use super::durable::{publish, temporary_for, write_durably};
 use super::pending::Pending;
 use super::{CacheError, record_path, standing};
 

@@ -1,8 +1,8 @@
 //! Views: the representations of a signal that a model reads or predicts.
 //!
-//! A view turns samples into a `(frames, bins)` matrix. To add one: a file with its transform and `impl View`, and a
-//! variant of [`ViewConfig`] with its lines below. The `features` and `tokenize` stages know views only through
-//! these two types.
+//! A view turns samples into a `(frames, bins)` matrix. To add one: a file with its transform and `impl View`, a variant
+//! of [`ViewConfig`] with its lines below, and what a graph may say about it in `ops/features/params.rs`. Everything else
+//! knows views only through these two types.
 
 use std::path::PathBuf;
 

@@ -48,7 +48,6 @@ impl EncodecViewConfig {
 pub struct EncodecView {
     encoder: Encodec,
     device: Device,
-    hop_len: usize,
     pairs: Vec<(f32, f32)>,
 }
 
@@ -59,9 +58,8 @@ impl EncodecView {
     /// [`DspError::Model`] when they are missing or do not fit, [`DspError::Param`] as in [`Standardize::pairs`].
     pub fn new(config: &EncodecViewConfig, device: &Device) -> Result<Self, DspError> {
         let encoder = Encodec::load(&config.folder, device).map_err(failed)?;
-        let (device, hop_len) = (device.clone(), config.encoder.hop_len());
         let pairs = config.standardize.pairs(config.encoder.bins())?;
-        Ok(Self { encoder, device, hop_len, pairs })
+        Ok(Self { encoder, device: device.clone(), pairs })
     }
 
     /// On an accelerator: the composed form, all crops as one tensor.
@@ -84,7 +82,7 @@ impl View for EncodecView {
     }
 
     fn frames(&self, samples: usize) -> usize {
-        samples.div_ceil(self.hop_len)
+        self.encoder.frames(samples)
     }
 
     fn another(&self) -> Box<dyn View> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::datatypes::{Float32Type, SchemaRef};
-use omar_schemas::{CodebookFit, CodebookFitSpec, Edge, Features, Origin, Split, ViewSpec, column, fixed_values};
+use omar_schemas::{CodebookFit, CodebookFitSpec, Crop, Edge, Features, Origin, Split, ViewSpec, column, fixed_values};
 use safetensors::tensor::{Dtype, TensorView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ use crate::quantize::k_means::tensor_name;
 use crate::quantize::{KMeansConfig, QuantizeError};
 use crate::seed;
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
-use crate::storage::replace_file;
+use crate::storage::durable::write_durably;
 
 /// Name of the file in its folder.
 const FILE: &str = "codebook.safetensors";
@@ -215,7 +215,7 @@ impl FitOperator {
         let views = views.collect::<Result<Vec<_>, StageError>>()?;
         let metadata = [("patch_rate".to_owned(), self.params.patch_rate.to_string())];
         let bytes = safetensors::serialize(views, Some(metadata.into())).map_err(failed)?;
-        replace_file(to, &bytes)
+        Ok(write_durably(to, &bytes)?)
     }
 
     fn rows(&self, fitted: &[Fitted]) -> Result<RecordBatch, StageError> {
@@ -256,7 +256,7 @@ impl Operator for FitOperator {
                 let cut = view.shape.cut_into(features, &mut view.cut);
                 cut.map_err(|error| StageError::Failed(error.to_string()))?;
                 // Positions that look at padding are not music.
-                let audible = (audio_s.value(row) * self.params.patch_rate).ceil() as usize;
+                let audible = Crop::audible(audio_s.value(row), self.params.patch_rate);
                 let used = positions.min(audible) * view.shape.values();
                 view.sample.offer(&view.cut[..used], &[origin.track_id.0, u64::from(crops.value(row))]);
             }

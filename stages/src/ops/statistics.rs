@@ -15,8 +15,8 @@ use arrow::array::{ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, 
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef};
 use omar_schemas::{
-    Edge, Features, FeaturesSpec, Origin, Split, Standardized, Statistics as StatisticsEdge, StatisticsSpec, column,
-    fixed_values,
+    Crop, Edge, Features, FeaturesSpec, Origin, Split, Standardized, Statistics as StatisticsEdge, StatisticsSpec,
+    column, fixed_values,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,15 +88,6 @@ struct StatisticsOperator {
 }
 
 impl StatisticsOperator {
-    /// Frames of a view that look at audio, not at padding.
-    fn audible(&self, frames: u32, hop_len: u32, audio_s: f64) -> usize {
-        let audio = (audio_s * f64::from(self.spec.sample_rate)).round() as u64;
-        if audio >= u64::from(self.spec.crop_samples) {
-            return frames as usize;
-        }
-        audio.div_ceil(u64::from(hop_len)).min(u64::from(frames)) as usize
-    }
-
     fn row(&self, summaries: &[Summary]) -> Result<RecordBatch, StageError> {
         let number = |value: fn(&Summary) -> f64| -> ArrayRef {
             Arc::new(summaries.iter().map(|summary| Some(value(summary))).collect::<Float64Array>())
@@ -129,13 +120,17 @@ impl StatisticsOperator {
 impl Operator for StatisticsOperator {
     fn push(&mut self, _: Port, batch: &RecordBatch, _: &mut dyn Output) -> Result<Progress, StageError> {
         let audio_s = column::<Float64Array>(batch, "audio_s")?;
+        let rate = f64::from(self.spec.sample_rate);
         for row in 0..batch.num_rows() {
             if Origin::read(batch, row)?.split != Split::Train {
                 continue;
             }
             for (index, view) in self.spec.views.iter().enumerate() {
                 let values = fixed_values::<Float32Type>(batch, &view.name, row)?;
-                let frames = self.audible(view.frames, view.hop_len, audio_s.value(row));
+                // The last frame of a full crop is centred on its end.
+                let full = audio_s.value(row) * rate >= f64::from(self.spec.crop_samples) - 0.5;
+                let audible = Crop::audible(audio_s.value(row), view.frame_rate(self.spec.sample_rate));
+                let frames = if full { view.frames as usize } else { audible.min(view.frames as usize) };
                 self.moments[index]
                     .add(&values[..frames * view.bins as usize])
                     .map_err(|error| StageError::Failed(error.to_string()))?;

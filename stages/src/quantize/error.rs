@@ -1,5 +1,7 @@
 //! What can go wrong in quantization.
 
+use std::ops::RangeInclusive;
+
 use thiserror::Error;
 
 /// A refused parameter, weights that do not fit, or input that has no nearest code.
@@ -51,6 +53,14 @@ impl QuantizeError {
     /// A parameter outside its range.
     pub fn param(param: &'static str, found: impl ToString, expected: impl Into<String>) -> Self {
         Self::Param { param, found: found.to_string(), expected: expected.into() }
+    }
+
+    /// `Ok` when every value is in its range: name, value, range, and the range in words.
+    pub(super) fn check_limits(limits: &[(&'static str, usize, RangeInclusive<usize>, &str)]) -> Result<(), Self> {
+        match limits.iter().find(|(_, value, range, _)| !range.contains(value)) {
+            Some(&(param, value, _, expected)) => Err(Self::param(param, value, expected)),
+            None => Ok(()),
+        }
     }
 
     /// `Ok` when a slice has the length it must have.

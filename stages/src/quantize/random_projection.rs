@@ -31,18 +31,12 @@ impl RandomProjectionConfig {
     /// # Errors
     /// [`QuantizeError::Param`] naming the first of them.
     pub fn check(&self) -> Result<(), QuantizeError> {
-        let limits = [
+        QuantizeError::check_limits(&[
             ("input_len", self.input_len, 1..=usize::MAX, "1 value or more"),
             ("codebooks", self.codebooks, 1..=16, "1 to 16"),
             ("codebook_size", self.codebook_size, 2..=65_536, "2 to 65536 codes"),
             ("codebook_dim", self.codebook_dim, 1..=1_024, "1 to 1024 values"),
-        ];
-        for (param, value, range, expected) in limits {
-            if !range.contains(&value) {
-                return Err(QuantizeError::param(param, value, expected));
-            }
-        }
-        Ok(())
+        ])
     }
 }
 

@@ -13,16 +13,15 @@
 
 mod codes;
 mod commit;
+pub mod durable;
 mod locate;
 mod node;
-mod replace;
 mod track_file;
 
 pub use codes::CodeCounts;
 pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
 pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};
-pub use replace::replace_file;
 pub use track_file::{Scan, TrackFile};
 
 use std::path::{Path, PathBuf};

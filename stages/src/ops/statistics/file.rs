@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dsp::moments::Summary;
 use crate::error::StageError;
-use crate::storage::replace_file;
+use crate::storage::durable::write_durably;
 
 /// Name of the file in its folder.
 const FILE: &str = "statistics.json";
@@ -95,7 +95,7 @@ impl StatisticsFile {
     pub fn write(&self, path: &Path) -> Result<(), StageError> {
         let mut json = serde_json::to_vec_pretty(self).map_err(|error| StageError::Failed(error.to_string()))?;
         json.push(b'\n');
-        replace_file(path, &json)
+        Ok(write_durably(path, &json)?)
     }
 }
 
