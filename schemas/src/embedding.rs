@@ -5,21 +5,23 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, FixedSizeListArray, Float32Array, ListArray, RecordBatch};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::column;
 use crate::crop::crop_fields;
 use crate::edge::{Edge, SchemaError, required};
-use crate::{column, fixed_tensor_field};
 
 /// Rows of a recording in the order of time, each with any number of vectors of every chosen layer.
 ///
-/// Columns: origin; `crop_ix`, number of the row within its recording, from 0; `start_s`, where the first vector's
+/// Columns: origin; `crop_ix`, which crop of the recording the row comes from; `start_s`, where the first vector's
 /// interval starts in the recording, in seconds; `audio_s`, how many seconds of audio the row's vectors stand for; then
 /// `layer_K` for every layer, a list of vectors of `dim` values, equally many in every layer of a row.
 ///
 /// Vector `i` of a row stands for the interval of `1 / rate` seconds that **starts** at `start_s + i / rate`; its centre
-/// is half an interval later. Consecutive rows of a recording continue one another: a long recording is several rows, so
-/// that none is large. Pooled over a recording there is one row with one vector, and no rate.
+/// is half an interval later. Consecutive rows of a recording continue one another, each being what is kept of a crop
+/// (`crop_ix` is that of the crop): a long recording is many rows, none of them large. Pooled, every row has one vector
+/// for all of its `audio_s` seconds, and there is no rate.
 #[derive(Debug)]
 pub enum Embeddings {}
 
@@ -30,7 +32,7 @@ pub struct EmbeddingsSpec {
     pub layers: Vec<u32>,
     /// Values per vector.
     pub dim: u32,
-    /// Vectors per second, in Hz; `None` when a vector stands for a whole recording.
+    /// Vectors per second, in Hz; `None` when they are pooled: then every row has one.
     pub rate: Option<f64>,
     /// What a vector stands for.
     pub pooling: Pooling,
@@ -41,7 +43,7 @@ pub struct EmbeddingsSpec {
 }
 
 /// What a vector of an [`Embeddings`] edge stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// A position of the encoder: a patch of the input.
@@ -105,9 +107,10 @@ impl Embeddings {
     }
 }
 
-/// The vector inside a list.
+/// The vector inside a list: `fixed_size_list<f32>[dim]`, which every reader of Arrow knows.
 fn vector_field(dim: usize) -> Field {
-    fixed_tensor_field("item", DataType::Float32, &[("dim", dim)])
+    let dim = i32::try_from(dim).expect("bind keeps vectors below 2^31 values");
+    required("item", DataType::FixedSizeList(Arc::new(required("item", DataType::Float32)), dim))
 }
 
 impl Edge for Embeddings {

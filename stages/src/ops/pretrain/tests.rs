@@ -222,9 +222,10 @@ fn several_views_stand_side_by_side_in_a_patch() {
 
 #[test]
 fn named_sizes_keep_their_norm_and_other_depths_get_their_own() {
-    let large = ModelParams::default().over(Size::Large);
+    let large = ModelParams::default().over(&Size::Large.config());
     assert_eq!(large, Size::Large.config());
-    let deeper = ModelParams { layers: Some(32), causal: Some(false), ..ModelParams::default() }.over(Size::Large);
+    let deeper =
+        ModelParams { layers: Some(32), causal: Some(false), ..ModelParams::default() }.over(&Size::Large.config());
     assert_eq!(deeper.alpha(), Some(64f64.powf(0.25)));
     assert!(!deeper.causal && deeper.dim == 1024);
 }
