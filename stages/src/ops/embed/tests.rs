@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::f32::consts::TAU;
 
-use arrow::array::{Array, Float64Array, UInt32Array};
+use arrow::array::{Float64Array, UInt32Array};
 use candle_core::{Device, Tensor};
 use omar_schemas::{AudioSpec, CropSpec, column};
 use serde_json::json;
