@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use omar_schemas::ModelLabel;
 
-use crate::model::{ConformerConfig, Encoder, Source};
+use crate::model::{ConformerConfig, Encoder, ModelError, Source};
 use crate::train;
 
 use super::{EncoderError, EncoderManifest};
@@ -30,11 +30,20 @@ pub struct EncoderFolder {
 
 impl EncoderFolder {
     /// Finds the encoder that a path leads to: a folder that `import` wrote; a checkpoint of `pretrain`, or the folder of
-    /// the checkpoints, of the node or of the run, and then the latest checkpoint. Reads the manifest, not the weights.
+    /// the checkpoints, of the node or of the run, and then the latest checkpoint; or a file with weights in one of them.
+    /// Reads the manifest, not the weights.
     ///
     /// # Errors
     /// [`EncoderError::NotFound`] with what to do, or what is wrong with the manifest.
     pub fn open(path: &Path) -> Result<Self, EncoderError> {
+        if path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file() {
+            // Other weights of the same model, such as the averaged ones of a checkpoint.
+            let mut found = Self::open(path.parent().unwrap_or(Path::new(".")))?;
+            if !path.ends_with(WEIGHTS) {
+                (found.weights, found.manifest.weights_blake3) = (path.to_owned(), None);
+            }
+            return Ok(found);
+        }
         let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
         let not_found = |reason: String| EncoderError::NotFound { path: path.to_owned(), reason };
         if !folder.exists() {
@@ -129,8 +138,17 @@ impl EncoderFolder {
     /// # Errors
     /// When the file is missing or damaged.
     pub fn tensors(&self, device: &Device) -> Result<HashMap<String, Tensor>, EncoderError> {
-        candle_core::safetensors::load(&self.weights, device)
-            .map_err(|error| EncoderError::damaged(&self.weights, format!("the weights cannot be read: {error}")))
+        let load = |path: &Path| {
+            candle_core::safetensors::load(path, device)
+                .map_err(|error| EncoderError::damaged(path, format!("the weights cannot be read: {error}")))
+        };
+        let mut tensors = load(&self.weights)?;
+        // Averaged weights stand beside the others of their step, and have no running statistics of their own.
+        let whole = self.weights.with_file_name(WEIGHTS);
+        if whole != self.weights && whole.is_file() {
+            load(&whole)?.into_iter().for_each(|(name, tensor)| drop(tensors.entry(name).or_insert(tensor)));
+        }
+        Ok(tensors)
     }
 
     /// The first `layers` blocks and what is before them, with their weights.
@@ -142,8 +160,15 @@ impl EncoderFolder {
         let config = ConformerConfig { layers, ..self.manifest.model.clone() };
         // DeepNorm's default weight follows from the depth: it must stay that of the whole model.
         let config = ConformerConfig { norm: self.manifest.model.norm_in_numbers(), ..config };
-        let encoder = Encoder::new(&config, self.manifest.patch_dim(), Source::Tensors(&tensors), device);
-        encoder.map(|built| built.0).map_err(|source| EncoderError::Model { path: self.weights.clone(), source })
+        let built = Encoder::new(&config, self.manifest.patch_dim(), Source::Tensors(&tensors), device);
+        let wrong = |source| EncoderError::Model { path: self.weights.clone(), source };
+        let (encoder, weights) = built.map_err(wrong)?;
+        // A fresh model may do without; a trained one would be silently wrong.
+        let needed = weights.buffers().iter().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
+        match needed.into_iter().find(|(name, _)| !tensors.contains_key(*name)) {
+            Some((name, var)) => Err(wrong(ModelError::Missing { name: name.clone(), expected: var.dims().to_vec() })),
+            None => Ok(encoder),
+        }
     }
 }
 

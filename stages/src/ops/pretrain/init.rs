@@ -37,11 +37,9 @@ pub(super) fn manifest(
 }
 
 /// Puts the weights of the encoder into a fresh model; its head stays new.
-pub(super) fn load(init: &EncoderFolder, trainer: &Trainer) -> Result<(), StageError> {
-    let weights = trainer.model().weights();
-    let tensors = init.tensors(&candle_core::Device::Cpu)?;
-    let assigned = weights.assign_part(&tensors, |name| !name.starts_with("linear."));
-    assigned.map_err(|error| StageError::Failed(format!("`init`: `{}`: {error}", init.weights.display())))
+pub(super) fn load(init: &EncoderFolder, trainer: &mut Trainer) -> Result<(), StageError> {
+    let started = trainer.start_from(&init.tensors(&candle_core::Device::Cpu)?);
+    started.map_err(|error| StageError::Failed(format!("`init`: `{}`: {error}", init.weights.display())))
 }
 
 fn check_views(found: &EncoderManifest, wanted: &EncoderManifest) -> Result<(), BindError> {
