@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use omar_flow::Plan;
+use omar_stages::encoder::import;
 
 fn graphs(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the folder is there") {
@@ -16,6 +17,11 @@ fn graphs(folder: &Path, found: &mut Vec<PathBuf>) {
 fn every_config_binds() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let registry = omar_stages::ops::registry();
+    // Neither are trained encoders: a small one in the published layout is imported.
+    let model = tempfile::tempdir().expect("a temporary folder");
+    let published = root.join("tests/golden/checkpoint_base");
+    let imported = import::read(&published, &import::ImportOptions::default()).expect("it is imported");
+    imported.write(model.path()).expect("it is written");
     let mut found = Vec::new();
     graphs(&root.join("configs"), &mut found);
     for path in &found {
@@ -25,6 +31,9 @@ fn every_config_binds() {
         let mut sets = if text.contains("vars.encodec") { vec![encodec] } else { Vec::new() };
         if text.contains("vars.statistics") {
             sets.push(format!("vars.statistics={}", root.join("tests/golden/statistics").display()));
+        }
+        if text.contains("vars.model") {
+            sets.push(format!("vars.model={}", model.path().display()));
         }
         if let Err(report) = Plan::load(path, &sets, &registry) {
             panic!("{}:\n{}", path.display(), report.render(false));

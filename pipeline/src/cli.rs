@@ -28,6 +28,10 @@ pub enum Command {
     Graph(DrawArgs),
     /// Show what is in a file, a cache or a run.
     Inspect(InspectArgs),
+    /// Make an encoder of a published model: `config.gin` and `model.ckpt` in, safetensors and a manifest out.
+    Import(ImportArgs),
+    /// Embed a folder of recordings with an encoder.
+    Embed(EmbedArgs),
     /// List the stages, or describe one.
     Stages(StagesArgs),
     /// Print the JSON Schema of graph files, for editors.
@@ -117,6 +121,101 @@ pub struct InspectArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `import`
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// A folder with `config.gin` and `model.ckpt` (or `model.safetensors`), one of these files, or `hf:OWNER/NAME` for a
+    /// repository of Hugging Face, with `@REVISION` if need be.
+    pub model: String,
+    /// Folder to write; by default `models/NAME`.
+    #[arg(long, value_name = "FOLDER")]
+    pub to: Option<PathBuf>,
+    /// Name of the encoder, instead of that of its folder.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Licence of the weights, where the folder does not state it.
+    #[arg(long)]
+    pub licence: Option<String>,
+    /// Leave aside a binding of the configuration that this program does not know. Can be given several times.
+    #[arg(long, value_name = "BINDING")]
+    pub ignore: Vec<String>,
+    /// Folder with the weights of EnCodec, for models that hear it.
+    #[arg(long, value_name = "FOLDER")]
+    pub encodec: Option<PathBuf>,
+    /// Print the manifest as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `embed`
+#[derive(Debug, Clone, Args)]
+pub struct EmbedArgs {
+    /// The encoder: a folder that `import` wrote, or a run of `pretrain` or one of its checkpoints.
+    pub model: PathBuf,
+    /// Recordings: a folder, one file, or a list (CSV, TSV, JSON lines or parquet with a column `path`).
+    pub audio: PathBuf,
+    /// Blocks to take the output of, from 0; negative numbers count from the last.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', allow_hyphen_values = true, default_value = "-1")]
+    pub layers: Vec<i64>,
+    /// What a vector stands for: a position of the encoder, or the mean over a window or a whole recording.
+    #[arg(long, value_enum, default_value_t = Pool::Frames)]
+    pub pool: Pool,
+    /// What the encoder hears at once.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub window: String,
+    /// Time from one window to the next; by default half a window, in whole positions. A whole window halves the work
+    /// and leaves the edges of windows with less context.
+    #[arg(long, value_name = "TIME")]
+    pub hop: Option<String>,
+    /// Folder to write; by default `embeddings/NAME`. What is there already is not computed again.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Files to write: parquet, or parquet and NumPy.
+    #[arg(long, value_enum, default_value_t = EmbedFormat::Parquet)]
+    pub format: EmbedFormat,
+    /// Windows that are computed together, at most.
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Folder with the weights of EnCodec, for encoders that hear it.
+    #[arg(long, value_name = "FOLDER")]
+    pub encodec: Option<PathBuf>,
+    /// Where the encoder runs: `auto`, `cpu` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Threads for CPU work; by default as many as there are processors.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Take only the first N recordings.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print the graph that does this, for `omar-flow run`, and stop.
+    #[arg(long)]
+    pub graph: bool,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a vector stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pool {
+    /// A position of the encoder.
+    Frames,
+    /// The mean over a window.
+    Window,
+    /// The mean over a recording.
+    Track,
+}
+
+/// Files that `embed` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmbedFormat {
+    /// Parquet: all recordings together.
+    Parquet,
+    /// Also NumPy: for each recording a matrix per layer, and its times.
+    Npy,
 }
 
 /// `stages`

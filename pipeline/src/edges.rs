@@ -2,7 +2,8 @@
 
 use arrow::datatypes::{DataType, Schema};
 use omar_schemas::{
-    Audio, AudioSpec, Crop, CropSpec, Edge, Features, FeaturesSpec, Metrics, MetricsSpec, Tokens, TokensSpec, edge_name,
+    Audio, AudioSpec, Crop, CropSpec, Edge, Embeddings, EmbeddingsSpec, Features, FeaturesSpec, Metrics, MetricsSpec,
+    Pooling, Tokens, TokensSpec, edge_name,
 };
 
 /// What travels on an edge, with its constants: `features: mel 1876 frames x 96 bins at 75 Hz`.
@@ -13,6 +14,7 @@ pub fn words(schema: &Schema) -> String {
         Crop::NAME => Crop::spec(schema).map(|spec| crop(&spec)),
         Features::NAME => Features::spec(schema).map(|spec| features(&spec)),
         Tokens::NAME => Tokens::spec(schema).map(|spec| tokens(&spec)),
+        Embeddings::NAME => Embeddings::spec(schema).map(|spec| embeddings(&spec)),
         Metrics::NAME => Metrics::spec(schema).map(|spec| metrics(&spec)),
         _ => return plural(name),
     };
@@ -54,6 +56,17 @@ fn tokens(spec: &TokensSpec) -> String {
     });
     let (rate, positions) = (number(spec.token_rate()), spec.positions);
     format!("tokens: {positions} positions at {rate} Hz, codebooks {}", streams.collect::<Vec<_>>().join(", "))
+}
+
+fn embeddings(spec: &EmbeddingsSpec) -> String {
+    let layers = spec.layers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let (rate, of) = (spec.rate.map_or_else(String::new, |rate| format!(" at {} Hz", number(rate))), &spec.model.name);
+    let each = match spec.pooling {
+        Pooling::Frames => "a position",
+        Pooling::Window => "a window",
+        Pooling::Track => "a recording",
+    };
+    format!("embeddings: layers {layers} of `{of}`, {} values for {each}{rate}", spec.dim)
 }
 
 fn metrics(spec: &MetricsSpec) -> String {

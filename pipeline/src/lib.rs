@@ -19,6 +19,7 @@ mod files;
 pub mod fingerprint;
 mod grammar;
 pub mod graph;
+pub mod hub;
 pub mod metrics;
 mod overrides;
 mod params;

@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::plan(args, &registry),
         Command::Graph(args) => commands::graph::graph(args, &registry),
         Command::Inspect(args) => commands::inspect::inspect(args, &registry),
+        Command::Import(args) => commands::import::import(args),
+        Command::Embed(args) => commands::embed::embed(args, &registry),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };

@@ -39,6 +39,10 @@ pub struct ViewSpec {
     pub parameters: BTreeMap<String, String>,
     /// What was done to the values last.
     pub standardized: Standardized,
+    /// What was subtracted: nothing, one value, or one per bin.
+    pub mean: Vec<f64>,
+    /// What was divided by: nothing, one value, or one per bin.
+    pub std: Vec<f64>,
 }
 
 /// Whether the values of a view were brought to mean 0 and deviation 1.
@@ -57,7 +61,8 @@ impl ViewSpec {
     /// A view whose transform is not described.
     pub fn new(name: impl Into<String>, bins: u32, frames: u32, hop_len: u32) -> Self {
         let (parameters, standardized) = (BTreeMap::new(), Standardized::No);
-        Self { name: name.into(), bins, frames, hop_len, parameters, standardized }
+        let (mean, std) = (Vec::new(), Vec::new());
+        Self { name: name.into(), bins, frames, hop_len, parameters, standardized, mean, std }
     }
 
     /// Frames per second at a sample rate.
@@ -68,7 +73,7 @@ impl ViewSpec {
 
 impl Edge for Features {
     const NAME: &'static str = "features";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
     type Spec = FeaturesSpec;
 
     fn fields(spec: &FeaturesSpec) -> Vec<Field> {

@@ -11,6 +11,7 @@
 //! | [`Crop`] | a window of fixed length | `crop` | `features` |
 //! | [`Features`] | the views (mel, waveform, ...) of a crop | `features` | `tokenize`, `pretrain` |
 //! | [`Tokens`] | the training targets of a crop | `tokenize` | `pretrain` |
+//! | [`Embeddings`] | what an encoder makes of part of a recording | `embed` | people, probes |
 //! | [`Metrics`] | one logged training step | `pretrain` | people |
 //! | [`Statistics`] | mean and deviation of a view over a corpus | `statistics` | `features`, people |
 //! | [`CodebookFit`] | one fitted codebook | `fit_codebook` | `tokenize`, people |
@@ -25,6 +26,7 @@ mod codebooks;
 mod column;
 mod crop;
 mod edge;
+mod embedding;
 mod features;
 mod id;
 mod metrics;
@@ -41,6 +43,7 @@ pub use codebooks::{Codebooks, CodebooksSpec};
 pub use column::{column, fixed_tensor, fixed_tensor_field, fixed_tensor_shape, fixed_values, list_values};
 pub use crop::{Crop, CropSpec};
 pub use edge::{Edge, SchemaError, edge_name};
+pub use embedding::{Embeddings, EmbeddingsSpec, ModelLabel, Pooling};
 pub use features::{Features, FeaturesSpec, Standardized, ViewSpec};
 pub use id::TrackId;
 pub use metrics::{Metrics, MetricsSpec};

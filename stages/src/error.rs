@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use omar_schemas::SchemaError;
 
+use crate::encoder::EncoderError;
+
 /// A node cannot be built from its parameters and inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -96,6 +98,15 @@ pub enum StageError {
     /// Anything else, in words.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<EncoderError> for StageError {
+    fn from(error: EncoderError) -> Self {
+        match error {
+            EncoderError::Io { path, source } => Self::Io { path, source },
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }
 
 impl StageError {

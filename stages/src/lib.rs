@@ -3,8 +3,8 @@
 //! Two rings. The folders `codec`, `dsp`, `encodec`, `quantize`, `model` and `train` are pure: slices or candle tensors in and
 //! out, no Arrow, no threads, no logging. The folder [`ops`] holds one file per stage kind, which unpacks columns,
 //! calls the maths, packs columns, and decides whether a failure rejects one track or ends the run. Nothing here knows
-//! timely: the dataflow is rendered by the `omar-flow` crate. Beside the rings, [`corpus`] finds recordings and
-//! [`storage`] reads rows that were kept.
+//! timely: the dataflow is rendered by the `omar-flow` crate. Beside the rings, [`corpus`] finds recordings,
+//! [`storage`] reads rows that were kept, and [`encoder`] trained encoders.
 //!
 //! To add a stage: one file in `ops/`, and its two lines in `ops/mod.rs`. The contract is in [`stage`].
 
@@ -14,6 +14,7 @@ mod collect;
 pub mod corpus;
 pub mod dsp;
 pub mod encodec;
+pub mod encoder;
 pub mod error;
 pub mod model;
 pub mod ops;

@@ -85,6 +85,11 @@ impl Reference {
         text.split([' ', ',']).filter(|word| !word.is_empty()).collect()
     }
 
+    /// The metadata entry `key`.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.metadata.get(key).cloned()
+    }
+
     /// The metadata entry `key`, when it is a number.
     pub fn number(&self, key: &str) -> Option<f64> {
         self.metadata.get(key)?.trim().parse().ok()

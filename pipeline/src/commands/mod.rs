@@ -1,6 +1,8 @@
 //! One file per verb of the command line. Results go to stdout, messages to stderr.
 
+pub mod embed;
 pub mod graph;
+pub mod import;
 pub mod inspect;
 pub mod plan;
 pub mod run;

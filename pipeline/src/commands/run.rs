@@ -17,7 +17,7 @@ use crate::stop::Stop;
 use crate::summary::Summary;
 
 /// Where runs are kept.
-const RUNS: &str = "runs";
+pub(super) const RUNS: &str = "runs";
 
 /// Runs a graph.
 pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
@@ -92,7 +92,7 @@ fn ended(summary: &Summary, args: &RunArgs) -> Exit {
     Exit::Done
 }
 
-fn failed(message: &str, json: bool) -> Exit {
+pub(super) fn failed(message: &str, json: bool) -> Exit {
     if json {
         write_json(&json!({ "error": message }));
     }

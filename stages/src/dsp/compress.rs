@@ -72,6 +72,15 @@ impl Standardize {
     /// Leaves values as they are.
     pub const NONE: Self = Self::Global { mean: 0.0, std: 1.0 };
 
+    /// Means and deviations as lists: nothing for [`Standardize::NONE`], one value, or one per bin.
+    pub fn constants(&self) -> (Vec<f64>, Vec<f64>) {
+        match self {
+            none if *none == Self::NONE => (Vec::new(), Vec::new()),
+            Self::Global { mean, std } => (vec![*mean], vec![*std]),
+            Self::PerBin { mean, std } => (mean.clone(), std.clone()),
+        }
+    }
+
     /// The `(mean, std)` of every one of `bins` bins.
     ///
     /// # Errors

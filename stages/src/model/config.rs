@@ -162,6 +162,11 @@ impl ConformerConfig {
         }
     }
 
+    /// The norm with the weights filled in that follow from the depth.
+    pub fn norm_in_numbers(&self) -> Norm {
+        self.alpha().map_or(Norm::Plain, |alpha| Norm::Deepnorm { alpha: Some(alpha), beta: Some(self.beta()) })
+    }
+
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
         self.dim / self.heads

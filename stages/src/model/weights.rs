@@ -40,7 +40,19 @@ impl Weights {
     /// [`ModelError::Missing`] or [`ModelError::Shape`] for the first tensor that is absent or has another shape; nothing
     /// is changed then. Tensors of other names are ignored.
     pub fn assign(&self, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
-        let all = || self.parameters.iter().chain(&self.buffers);
+        self.assign_part(tensors, |_| true)
+    }
+
+    /// As [`Weights::assign`], for the tensors whose names `belongs` accepts; the others keep their values.
+    ///
+    /// # Errors
+    /// As [`Weights::assign`].
+    pub fn assign_part(
+        &self,
+        tensors: &HashMap<String, Tensor>,
+        belongs: impl Fn(&str) -> bool,
+    ) -> Result<(), ModelError> {
+        let all = || self.parameters.iter().chain(&self.buffers).filter(|(name, _)| belongs(name));
         for (name, var) in all() {
             expect(tensors, name, var.dims())?;
         }

@@ -75,7 +75,8 @@ fn view_spec(view: &ViewConfig, crops: &CropSpec, standardized: Standardized) ->
     }
     let [bins, frames, hop_len] = [bins, frames, view.hop_len()].map(|value| value as u32);
     let parameters = view.parameters().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Ok(ViewSpec { parameters, standardized, ..ViewSpec::new(view.name(), bins, frames, hop_len) })
+    let (mean, std) = view.standardize().constants();
+    Ok(ViewSpec { parameters, standardized, mean, std, ..ViewSpec::new(view.name(), bins, frames, hop_len) })
 }
 
 /// Points at the parameter that a transform refuses.

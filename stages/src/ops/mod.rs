@@ -19,6 +19,8 @@ pub mod tokenize;
 
 pub mod pretrain;
 
+pub mod embed;
+
 use crate::Registry;
 
 /// Every stage kind that a graph can name.
@@ -34,4 +36,5 @@ pub fn registry() -> Registry {
         .with::<fit_codebook::FitCodebook>()
         .with::<tokenize::Tokenize>()
         .with::<pretrain::Pretrain>()
+        .with::<embed::Embed>()
 }

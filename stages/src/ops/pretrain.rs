@@ -11,9 +11,11 @@
 //! bits, on the CPU, as one that never stopped.
 
 mod best;
+mod init;
 mod operator;
 mod valid;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use self::operator::Pretrainer;
 use crate::dsp::patch::PatchShape;
+use crate::encoder::{EncoderFolder, EncoderManifest};
 use crate::error::{BindError, StageError};
 use crate::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size};
 use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
@@ -39,9 +42,13 @@ pub struct PretrainParams {
     /// Named size of the model.
     #[serde(default = "default_size")]
     pub size: Size,
-    /// What differs from the named size.
+    /// What differs from the named size, or from the encoder in `init`.
     #[serde(default)]
     pub model: ModelParams,
+    /// Encoder to go on from: a folder that `omar-flow import` wrote, or a run of `pretrain` or one of its checkpoints.
+    /// The model is then that encoder (`size` has no effect) with a new head, and the input must be the views it hears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Updates in all.
     pub steps: u64,
     /// Crops per update.
@@ -204,9 +211,8 @@ fn default_log_every() -> u64 {
 }
 
 impl ModelParams {
-    /// The named size with these differences.
-    fn over(&self, size: Size) -> ConformerConfig {
-        let base = size.config();
+    /// A named size or a given encoder with these differences.
+    fn over(&self, base: &ConformerConfig) -> ConformerConfig {
         let layers = self.layers.unwrap_or(base.layers);
         let by_depth = Norm::Deepnorm { alpha: None, beta: None };
         ConformerConfig {
@@ -244,6 +250,10 @@ struct Plan {
     positions: usize,
     /// Positions of the targets' rows, of which the first `positions` are used.
     target_positions: usize,
+    /// The encoder to go on from.
+    init: Option<EncoderFolder>,
+    /// What the trained encoder is, for the folder of the checkpoints.
+    manifest: EncoderManifest,
     output: SchemaRef,
 }
 
@@ -275,12 +285,15 @@ impl StageKind for Pretrain {
         }
         let (views, positions) = views(&input, &targets)?;
         let (codebook_size, streams) = streams(&targets)?;
+        let init = params.init.as_deref().map(init::open).transpose()?;
+        let base = init.as_ref().map_or_else(|| params.size.config(), |init| init.manifest.model.clone());
         let model = MaskedModelConfig {
-            conformer: params.model.over(params.size),
+            conformer: params.model.over(&base),
             patch_dim: views.iter().map(|(_, shape)| shape.values()).sum(),
             codebook_size: codebook_size as usize,
             streams: streams.iter().map(|(_, codebooks)| codebooks).sum(),
         };
+        let manifest = init::manifest(&input, &model.conformer, targets.patch_samples, init.as_ref())?;
         let masking = masking(&params.mask, &input, &targets)?;
         if params.accumulate > params.minibatch {
             let message = format!("expected at most `minibatch`, {}, found {}", params.minibatch, params.accumulate);
@@ -300,7 +313,8 @@ impl StageKind for Pretrain {
             MetricsSpec { streams: names.collect(), steps: params.steps, chance: 1.0 / f64::from(codebook_size) };
         let output = Metrics::schema(&spec);
         let target_positions = targets.positions as usize;
-        Ok(Self { plan: Arc::new(Plan { params, trainer, views, streams, positions, target_positions, output }) })
+        let plan = Plan { params, trainer, views, streams, positions, target_positions, init, manifest, output };
+        Ok(Self { plan: Arc::new(plan) })
     }
 }
 
@@ -311,6 +325,10 @@ impl Stage for Pretrain {
 
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         Ok(Box::new(Pretrainer::start(self.plan.clone(), context)?))
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.plan.init.iter().flat_map(EncoderFolder::files).collect()
     }
 }
 

@@ -67,6 +67,9 @@ impl Pretrainer {
         let mut valid = ValidSet::new(plan.params.valid.crops);
         let mut cursor = Cursor::default();
         let mut saved_step = None;
+        if let Some(init) = &plan.init {
+            super::init::load(init, &mut trainer)?;
+        }
         if let Some(dir) = &context.run_dir {
             match latest(&dir.join(CHECKPOINTS))? {
                 Some(path) if context.resume => {
@@ -286,6 +289,7 @@ impl Pretrainer {
         // First the crops, then the checkpoint that counts on them.
         self.valid.save(&dir, self.shape())?;
         let checkpoints = dir.join(CHECKPOINTS);
+        self.plan.manifest.write(&checkpoints)?;
         self.trainer.save(&checkpoints, cursor)?;
         self.best.save(&dir)?;
         let params = &self.plan.params.checkpoint;

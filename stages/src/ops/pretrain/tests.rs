@@ -201,7 +201,8 @@ fn a_run_that_gets_worse_ends_and_keeps_its_best_checkpoint_and_milestones() {
     let mut kept: Vec<u64> =
         (1..=last).filter(|step| step.is_multiple_of(3) || *step == best || *step == last).collect();
     kept.sort_unstable();
-    let expected: Vec<String> = kept.iter().map(|step| format!("step-{step:09}")).collect();
+    let steps = kept.iter().map(|step| format!("step-{step:09}"));
+    let expected: Vec<String> = ["manifest.json".to_owned()].into_iter().chain(steps).collect();
     assert_eq!(names(&dir.path().join("checkpoints")), expected);
 }
 
@@ -229,7 +230,7 @@ fn a_loss_that_is_no_number_leaves_the_weights_before_it_and_the_minibatch() {
     let tensors = candle_core::safetensors::load(dir.path().join(name), &candle_core::Device::Cpu).expect("it reads");
     assert_eq!(tensors["patches"].dims(), [4, 50, 12]);
     assert_eq!(tensors["keys"].dims(), [4, 2]);
-    assert_eq!(names(&dir.path().join("checkpoints")).len(), 1);
+    assert_eq!(names(&dir.path().join("checkpoints")).len(), 2);
 }
 
 #[test]
@@ -255,7 +256,7 @@ fn a_run_trains_evaluates_saves_and_ends() {
     assert_eq!(of("valid"), [4, 8, 12]);
     let crops = column::<UInt64Array>(&rows[0], "crops").expect("a column of the edge").value(0);
     assert_eq!(crops, 4);
-    assert_eq!(names(&dir.path().join("checkpoints")), ["step-000000010", "step-000000012"]);
+    assert_eq!(names(&dir.path().join("checkpoints")), ["manifest.json", "step-000000010", "step-000000012"]);
     assert_eq!(names(dir.path()), ["best.json", "checkpoints", "valid.safetensors"]);
     let spec = Metrics::spec(&rows[0].schema()).expect("a metrics edge");
     assert_eq!(spec.streams, ["mel/0", "mel/1", "cqt/0"]);
@@ -309,9 +310,10 @@ fn several_views_stand_side_by_side_in_a_patch() {
 
 #[test]
 fn named_sizes_keep_their_norm_and_other_depths_get_their_own() {
-    let large = ModelParams::default().over(Size::Large);
+    let large = ModelParams::default().over(&Size::Large.config());
     assert_eq!(large, Size::Large.config());
-    let deeper = ModelParams { layers: Some(32), causal: Some(false), ..ModelParams::default() }.over(Size::Large);
+    let deeper =
+        ModelParams { layers: Some(32), causal: Some(false), ..ModelParams::default() }.over(&Size::Large.config());
     assert_eq!(deeper.alpha(), Some(64f64.powf(0.25)));
     assert!(!deeper.causal && deeper.dim == 1024);
 }

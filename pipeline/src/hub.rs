@@ -1,0 +1,170 @@
+//! Models in repositories of Hugging Face.
+
+use std::fmt;
+#[cfg(not(feature = "hub"))]
+use std::path::Path;
+use std::path::PathBuf;
+
+/// A repository: `OWNER/NAME`, with `@REVISION` if it is not the main one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    owner: String,
+    name: String,
+    revision: String,
+}
+
+impl Repository {
+    /// Reads `OWNER/NAME` or `OWNER/NAME@REVISION`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (path, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        match path.split_once('/') {
+            Some((owner, name)) if plain(owner) && plain(name) && plain(revision) => {
+                Ok(Self { owner: owner.to_owned(), name: name.to_owned(), revision: revision.to_owned() })
+            }
+            _ => Err(format!("expected `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, found `hf:{text}`")),
+        }
+    }
+
+    /// Its name, without the owner.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A folder name for its files.
+    pub fn folder(&self) -> PathBuf {
+        PathBuf::from(format!("{}--{}--{}", self.owner, self.name, self.revision))
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.owner, self.name, self.revision)
+    }
+}
+
+/// Downloads the files of a published model to a folder, unless they are there, and returns the folder.
+///
+/// `HF_ENDPOINT` names another server than `https://huggingface.co`, `HF_TOKEN` gives access to gated repositories.
+///
+/// # Errors
+/// When this program was built without the feature `hub`, or the server does not give the files.
+#[cfg(not(feature = "hub"))]
+pub fn download(repository: &Repository, folder: &Path) -> Result<PathBuf, String> {
+    let _ = folder;
+    Err(format!(
+        "this omar-flow was built without downloads: build it with `--features hub`, or download `config.gin` and \
+         `model.ckpt` of {repository} yourself and name their folder"
+    ))
+}
+
+#[cfg(feature = "hub")]
+pub use online::download;
+
+#[cfg(feature = "hub")]
+mod online {
+    use std::fs::File;
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    use omar_stages::storage::durable::{publish, temporary_for};
+
+    use super::Repository;
+
+    /// The files of a published model. Of the last ones not all need to be there.
+    const FILES: [(&str, bool); 4] =
+        [("config.gin", true), ("README.md", false), ("model.safetensors", false), ("model.ckpt", false)];
+
+    /// See the variant without the feature.
+    ///
+    /// # Errors
+    /// When the server does not give the files, or the disk does not take them.
+    pub fn download(repository: &Repository, folder: &Path) -> Result<PathBuf, String> {
+        std::fs::create_dir_all(folder).map_err(|error| format!("`{}`: {error}", folder.display()))?;
+        for (name, needed) in FILES {
+            // One file with tensors is enough.
+            let superfluous = name == "model.ckpt" && folder.join("model.safetensors").is_file();
+            let path = folder.join(name);
+            if superfluous || path.is_file() {
+                continue;
+            }
+            match fetch(repository, name, &path) {
+                Ok(()) => {}
+                Err(Refusal::Missing) if !needed => {}
+                Err(Refusal::Missing) => {
+                    return Err(format!("{repository} has no `{name}`: it is no published OMAR-RQ model"));
+                }
+                Err(Refusal::Other(message)) => return Err(format!("{repository}: `{name}`: {message}")),
+            }
+        }
+        Ok(folder.to_owned())
+    }
+
+    enum Refusal {
+        Missing,
+        Other(String),
+    }
+
+    fn fetch(repository: &Repository, name: &str, path: &Path) -> Result<(), Refusal> {
+        let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned());
+        let Repository { owner, name: repo, revision } = repository;
+        let url = format!("{}/{owner}/{repo}/resolve/{revision}/{name}", endpoint.trim_end_matches('/'));
+        let mut request = ureq::get(&url).header("User-Agent", concat!("omar-flow/", env!("CARGO_PKG_VERSION")));
+        if let Ok(token) = std::env::var("HF_TOKEN") {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(ureq::Error::StatusCode(404)) => return Err(Refusal::Missing),
+            Err(ureq::Error::StatusCode(401 | 403)) => {
+                let message = "the server refuses access: set HF_TOKEN, and accept the repository's terms on its page";
+                return Err(Refusal::Other(message.to_owned()));
+            }
+            Err(error) => return Err(Refusal::Other(error.to_string())),
+        };
+        let expected = response.body().content_length();
+        let temporary = temporary_for(path);
+        let written = File::create(&temporary).and_then(|mut file| {
+            let bytes = io::copy(&mut response.body_mut().as_reader(), &mut file)?;
+            file.sync_all()?;
+            Ok(bytes)
+        });
+        let complete = match written {
+            Ok(bytes) if expected.is_some_and(|expected| expected != bytes) => {
+                Err(format!("the download broke off after {bytes} bytes"))
+            }
+            Ok(_) => publish(&temporary, path).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if complete.is_err() {
+            // Of use to nobody; the error that matters is the other one.
+            let _gone = std::fs::remove_file(&temporary);
+        }
+        complete.map_err(Refusal::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Repository;
+
+    #[test]
+    fn repositories_are_read_and_paths_are_not() {
+        let repository = Repository::parse("mtg-upf/omar-rq-base").unwrap();
+        assert_eq!(
+            (repository.name(), repository.to_string()),
+            ("omar-rq-base", "mtg-upf/omar-rq-base@main".to_owned())
+        );
+        assert_eq!(Repository::parse("a/b@v1.0").unwrap().to_string(), "a/b@v1.0");
+        for text in ["", "a", "a/", "../b", "a/..", "a/b/c", "a/b@../c", "a/b@"] {
+            assert!(Repository::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Finding and loading an encoder.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use omar_schemas::ModelLabel;
+
+use crate::model::{ConformerConfig, Encoder, ModelError, Source};
+use crate::train;
+
+use super::{EncoderError, EncoderManifest};
+
+/// File with the weights.
+pub(super) const WEIGHTS: &str = "model.safetensors";
+/// File that says what they are.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// An encoder on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderFolder {
+    /// What it is.
+    pub manifest: EncoderManifest,
+    /// The file that holds the manifest.
+    pub manifest_path: PathBuf,
+    /// The file that holds the weights.
+    pub weights: PathBuf,
+}
+
+impl EncoderFolder {
+    /// Finds the encoder that a path leads to: a folder that `import` wrote; a checkpoint of `pretrain`, or the folder of
+    /// the checkpoints, of the node or of the run, and then the latest checkpoint; or a file with weights in one of them.
+    /// Reads the manifest, not the weights.
+    ///
+    /// # Errors
+    /// [`EncoderError::NotFound`] with what to do, or what is wrong with the manifest.
+    pub fn open(path: &Path) -> Result<Self, EncoderError> {
+        if path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file() {
+            // Other weights of the same model, such as the averaged ones of a checkpoint.
+            let mut found = Self::open(path.parent().unwrap_or(Path::new(".")))?;
+            if !path.ends_with(WEIGHTS) {
+                (found.weights, found.manifest.weights_blake3) = (path.to_owned(), None);
+            }
+            return Ok(found);
+        }
+        let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+        let not_found = |reason: String| EncoderError::NotFound { path: path.to_owned(), reason };
+        if !folder.exists() {
+            return Err(not_found("there is nothing of that name".to_owned()));
+        }
+        if let Some(found) = Self::at(folder)? {
+            return Ok(found);
+        }
+        // A step's own folder: its manifest is that of all steps.
+        if let Some(parent) = folder.parent().filter(|_| folder.join(WEIGHTS).is_file()) {
+            let manifest_path = parent.join(MANIFEST);
+            if let Some(manifest) = EncoderManifest::read(&manifest_path)? {
+                return Ok(Self { manifest, manifest_path, weights: folder.join(WEIGHTS) });
+            }
+            let reason = format!("it has weights and no `{MANIFEST}` that says what they hear");
+            return Err(not_found(reason));
+        }
+        let mut nested: Vec<PathBuf> = vec![folder.join("checkpoints")];
+        if let Ok(entries) = folder.read_dir() {
+            nested.extend(entries.flatten().map(|entry| entry.path().join("checkpoints")));
+        }
+        nested.sort();
+        let mut found = Vec::new();
+        for folder in nested.iter().filter(|folder| folder.is_dir()) {
+            found.extend(Self::at(folder)?);
+        }
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 if folder.join("config.gin").is_file() => {
+                let path = folder.display();
+                Err(not_found(format!(
+                    "it is a published model: `omar-flow import {path} --to models/NAME` makes it one"
+                )))
+            }
+            0 => Err(not_found(format!(
+                "expected a folder with `{WEIGHTS}` and `{MANIFEST}` as `omar-flow import` writes it, or a run of \
+                 `pretrain` with a checkpoint"
+            ))),
+            _ => {
+                let names: Vec<String> = found
+                    .iter()
+                    .filter_map(|found| found.manifest_path.parent())
+                    .map(|path| format!("`{}`", path.display()))
+                    .collect();
+                Err(not_found(format!("it has several: name one of {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// The encoder whose manifest is in this very folder: beside its weights, or beside checkpoints.
+    fn at(folder: &Path) -> Result<Option<Self>, EncoderError> {
+        let manifest_path = folder.join(MANIFEST);
+        let Some(manifest) = EncoderManifest::read(&manifest_path)? else { return Ok(None) };
+        let weights = folder.join(WEIGHTS);
+        if weights.is_file() {
+            return Ok(Some(Self { manifest, manifest_path, weights }));
+        }
+        let latest = train::latest(folder).map_err(|error| EncoderError::damaged(folder, error.to_string()))?;
+        match latest {
+            Some(step) => Ok(Some(Self { manifest, manifest_path, weights: step.join(WEIGHTS) })),
+            None => {
+                let reason = format!("it has a `{MANIFEST}`, but neither `{WEIGHTS}` nor a checkpoint");
+                Err(EncoderError::NotFound { path: folder.to_owned(), reason })
+            }
+        }
+    }
+
+    /// The files that decide what it computes.
+    pub fn files(&self) -> Vec<PathBuf> {
+        vec![self.manifest_path.clone(), self.weights.clone()]
+    }
+
+    /// Name, hash and licence. Hashes the weights where the manifest does not know their hash.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn label(&self) -> Result<ModelLabel, EncoderError> {
+        let weights = match &self.manifest.weights_blake3 {
+            Some(hash) => hash.clone(),
+            None => hash_file(&self.weights)?.1,
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(weights.as_bytes())
+            .update(serde_json::to_string(&self.manifest.views).unwrap_or_default().as_bytes());
+        let fingerprint = hasher.finalize().to_hex()[..16].to_owned();
+        Ok(ModelLabel { name: self.manifest.name.clone(), fingerprint, licence: self.manifest.licence.clone() })
+    }
+
+    /// All tensors, by published name.
+    ///
+    /// # Errors
+    /// When the file is missing or damaged.
+    pub fn tensors(&self, device: &Device) -> Result<HashMap<String, Tensor>, EncoderError> {
+        let load = |path: &Path| {
+            candle_core::safetensors::load(path, device)
+                .map_err(|error| EncoderError::damaged(path, format!("the weights cannot be read: {error}")))
+        };
+        let mut tensors = load(&self.weights)?;
+        // Averaged weights stand beside the others of their step, and have no running statistics of their own.
+        let whole = self.weights.with_file_name(WEIGHTS);
+        if whole != self.weights && whole.is_file() {
+            load(&whole)?.into_iter().for_each(|(name, tensor)| drop(tensors.entry(name).or_insert(tensor)));
+        }
+        Ok(tensors)
+    }
+
+    /// The first `layers` blocks and what is before them, with their weights.
+    ///
+    /// # Errors
+    /// When the file is missing or damaged, or its tensors are not those of the manifest's model.
+    pub fn load(&self, layers: usize, device: &Device) -> Result<Encoder, EncoderError> {
+        let tensors = self.tensors(device)?;
+        let config = ConformerConfig { layers, ..self.manifest.model.clone() };
+        // DeepNorm's default weight follows from the depth: it must stay that of the whole model.
+        let config = ConformerConfig { norm: self.manifest.model.norm_in_numbers(), ..config };
+        let built = Encoder::new(&config, self.manifest.patch_dim(), Source::Tensors(&tensors), device);
+        let wrong = |source| EncoderError::Model { path: self.weights.clone(), source };
+        let (encoder, weights) = built.map_err(wrong)?;
+        // A fresh model may do without; a trained one would be silently wrong.
+        let needed = weights.buffers().iter().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
+        match needed.into_iter().find(|(name, _)| !tensors.contains_key(*name)) {
+            Some((name, var)) => Err(wrong(ModelError::Missing { name: name.clone(), expected: var.dims().to_vec() })),
+            None => Ok(encoder),
+        }
+    }
+}
+
+/// Size and BLAKE3 of a file.
+pub(super) fn hash_file(path: &Path) -> Result<(u64, String), EncoderError> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(|error| EncoderError::io(path, error))?;
+    hasher.update_reader(file).map_err(|error| EncoderError::io(path, error))?;
+    Ok((hasher.count(), hasher.finalize().to_hex().to_string()))
+}
