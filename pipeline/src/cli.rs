@@ -28,6 +28,8 @@ pub enum Command {
     Graph(DrawArgs),
     /// Show what is in a file, a cache or a run.
     Inspect(InspectArgs),
+    /// Make the page about a run again, or while it is under way: curves, held-out crops, codebooks, rejects.
+    Report(ReportArgs),
     /// List the stages, or describe one.
     Stages(StagesArgs),
     /// Print the JSON Schema of graph files, for editors.
@@ -117,6 +119,13 @@ pub struct InspectArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `report`
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// The folder of a run.
+    pub run: PathBuf,
 }
 
 /// `stages`

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::plan(args, &registry),
         Command::Graph(args) => commands::graph::graph(args, &registry),
         Command::Inspect(args) => commands::inspect::inspect(args, &registry),
+        Command::Report(args) => commands::report::report(args),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };

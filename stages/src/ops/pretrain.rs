@@ -10,6 +10,7 @@
 //! are left alone. Checkpoints hold where the stream stands, and a run that continues from one goes on with the same
 //! bits, on the CPU, as one that never stopped.
 
+mod examples;
 mod operator;
 mod valid;
 
@@ -24,7 +25,11 @@ use serde::{Deserialize, Serialize};
 use self::operator::Pretrainer;
 use crate::dsp::patch::PatchShape;
 use crate::error::{BindError, StageError};
-use crate::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size};
+use crate::estimate::{Estimate, Memory};
+use crate::model::{
+    ConformerConfig, Cost, Flop, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size,
+    activation_bytes,
+};
 use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
 use crate::train::{OptimizerConfig, TrainError, TrainerConfig};
 
@@ -211,6 +216,12 @@ struct Plan {
     streams: Vec<(String, usize)>,
     /// Positions of every example.
     positions: usize,
+    /// Positions per second of audio.
+    rate_hz: f64,
+    /// Seconds of audio in a crop.
+    crop_s: f64,
+    /// Names of the streams, `view/codebook`.
+    stream_names: Vec<String>,
     /// Positions of the targets' rows, of which the first `positions` are used.
     target_positions: usize,
     output: SchemaRef,
@@ -251,11 +262,23 @@ impl StageKind for Pretrain {
         let trainer = TrainerConfig { model, masking, optimizer: params.optimizer.clone(), steps: params.steps };
         trainer.validate().map_err(blame)?;
         let names = targets.streams.iter().flat_map(|s| (0..s.codebooks).map(move |i| format!("{}/{i}", s.view)));
-        let spec =
-            MetricsSpec { streams: names.collect(), steps: params.steps, chance: 1.0 / f64::from(codebook_size) };
-        let output = Metrics::schema(&spec);
-        let target_positions = targets.positions as usize;
-        Ok(Self { plan: Arc::new(Plan { params, trainer, views, streams, positions, target_positions, output }) })
+        let stream_names: Vec<String> = names.collect();
+        let chance = 1.0 / f64::from(codebook_size);
+        let output = Metrics::schema(&MetricsSpec { streams: stream_names.clone(), steps: params.steps, chance });
+        Ok(Self {
+            plan: Arc::new(Plan {
+                params,
+                trainer,
+                views,
+                streams,
+                positions,
+                rate_hz: targets.token_rate(),
+                crop_s: f64::from(targets.crop_samples) / f64::from(targets.sample_rate),
+                stream_names,
+                target_positions: targets.positions as usize,
+                output,
+            }),
+        })
     }
 }
 
@@ -266,6 +289,30 @@ impl Stage for Pretrain {
 
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         Ok(Box::new(Pretrainer::start(self.plan.clone(), context)?))
+    }
+
+    fn estimate(&self) -> Option<Estimate> {
+        let Plan { params, trainer, positions, rate_hz, crop_s, .. } = &*self.plan;
+        let (model, minibatch) = (&trainer.model, params.minibatch);
+        let cost = Cost::of(model);
+        let flop = Flop::forward(model, *positions, trainer.masking.probability).training();
+        let bytes = 4 * cost.total();
+        Some(Estimate {
+            steps: params.steps,
+            minibatch,
+            positions: *positions,
+            rate_hz: *rate_hz,
+            crop_s: *crop_s,
+            parameters: cost.total(),
+            head_parameters: cost.head,
+            flop_per_step: flop * minibatch as f64,
+            memory: Memory {
+                weights: bytes,
+                gradients: bytes,
+                moments: 2 * bytes,
+                activations: activation_bytes(model, *positions, minibatch),
+            },
+        })
     }
 }
 

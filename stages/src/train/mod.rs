@@ -42,4 +42,6 @@ pub use error::TrainError;
 pub use loss::{HeadGradients, HeadLoss, head_loss};
 pub use schedule::{Decay, Schedule};
 pub use shuffle::{Cursor, Place, Shuffle};
-pub use trainer::{CropKey, Minibatch, OptimizerConfig, StepMetrics, Trainer, TrainerConfig, ValidMetrics};
+pub use trainer::{
+    CropKey, Minibatch, OptimizerConfig, Predictions, StepMetrics, Trainer, TrainerConfig, ValidMetrics,
+};

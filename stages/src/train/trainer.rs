@@ -11,6 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+mod predict;
+
+pub use predict::Predictions;
+
 /// How often masks are drawn anew when they leave every position of a minibatch unmasked.
 const MASK_ATTEMPTS: u64 = 64;
 
