@@ -32,7 +32,7 @@ pub struct Memory {
     pub weights: u64,
     /// Their gradients.
     pub gradients: u64,
-    /// The optimiser's two moments.
+    /// The optimiser's two moments, and averaged weights where they are kept.
     pub moments: u64,
     /// What the forward pass keeps for the backward pass, and the logits.
     pub activations: u64,

@@ -195,6 +195,7 @@ fn legend(svg: &mut String, chart: &Chart<'_>) {
             Scale::Percent => percent(last),
             Scale::Logarithmic => format!("{last:.2e}"),
             _ if last.abs() >= 100.0 => format!("{last:.0}"),
+            _ if last != 0.0 && last.abs() < 0.01 => format!("{last:.1e}"),
             _ => format!("{last:.3}"),
         };
         let words = format!("{} {value}", curve.name);

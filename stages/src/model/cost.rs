@@ -15,6 +15,7 @@
 //! left out: they are bound by memory, and below two percent.
 
 use super::config::{ConformerConfig, MaskedModelConfig};
+use super::tape::Keep;
 use candle_core::{DType, Device, Result, Tensor};
 use std::time::{Duration, Instant};
 
@@ -96,22 +97,27 @@ impl Flop {
         }
     }
 
-    /// Forward and backward pass together.
-    pub fn training(self) -> f64 {
-        2.0 * self.embedding + 3.0 * (self.blocks + self.head)
+    /// Forward and backward pass together. With [`Keep::Inputs`] the blocks go forward twice.
+    pub fn training(self, keep: Keep) -> f64 {
+        let again = if keep == Keep::Inputs { self.blocks } else { 0.0 };
+        2.0 * self.embedding + 3.0 * (self.blocks + self.head) + again
     }
 }
 
-/// Bytes that a training step keeps between forward and backward pass, as this crate's kernels do it: every operation's
-/// input and output, attention weights and dropout factors excepted, which are computed again; and one piece of logits.
-pub fn activation_bytes(config: &MaskedModelConfig, positions: usize, minibatch: usize) -> u64 {
+/// Bytes that a training step keeps between forward and backward pass of `crops` crops, as this crate's kernels do it:
+/// every operation's input and output, attention weights and dropout factors excepted, which are computed again; and one
+/// piece of logits. With [`Keep::Inputs`] only the inputs of the blocks and the rest of one of them.
+pub fn activation_bytes(config: &MaskedModelConfig, positions: usize, crops: usize, keep: Keep) -> u64 {
     let c = &config.conformer;
     let (d, f) = (c.dim as u64, c.ff_factor as u64);
     // Outputs in units of d. Feed-forward: norm, f wide, f activated, narrow, sum. Attention: 3 projected, attended,
     // out, sum, norm. Convolution: norm, 2 expanded, gated, convolved, normalised, projected, sum. The norm at the end.
     let kept = 2 * (2 * f + 3) + 7 + 8 + 1;
-    let rows = (positions * minibatch) as u64;
-    let blocks = rows * c.layers as u64 * kept * d;
+    let (rows, layers) = ((positions * crops) as u64, c.layers as u64);
+    let blocks = match keep {
+        Keep::Everything => rows * layers * kept * d,
+        Keep::Inputs => rows * (layers + kept) * d,
+    };
     let ends = rows * (config.patch_dim as u64 + 2 * d);
     let outputs = (config.codebook_size * config.streams) as u64;
     let logits = LOGITS.1 * LOGITS.0.min(rows * outputs);
@@ -183,11 +189,21 @@ mod tests {
         let block = products(&feed_forward) + products(&[(4, 12), (4, 10), (10, 4), (4, 4), (4, 8), (3, 4), (4, 4)]);
         assert_eq!(flop.blocks, 10.0 * block);
         assert_eq!(flop.head, 5.0 * products(&[(4, 10)]));
-        assert_eq!(flop.training(), 2.0 * flop.embedding + 3.0 * (flop.blocks + flop.head));
+        let once = 2.0 * flop.embedding + 3.0 * (flop.blocks + flop.head);
+        assert_eq!([Keep::Everything, Keep::Inputs].map(|keep| flop.training(keep)), [once, once + flop.blocks]);
         let causal = MaskedModelConfig { conformer: ConformerConfig { causal: true, ..config.conformer }, ..config };
         // Position i sees i + 1 positions: 55 of 100 scores.
         let less = 2.0 * 2.0 * 4.0 * (100.0 - 55.0);
         assert_eq!(Flop::forward(&causal, 10, 0.5).blocks, flop.blocks - less);
+    }
+
+    #[test]
+    fn recomputation_keeps_one_input_a_block() {
+        let config = config(ConformerConfig::new(10, 64, 4));
+        let bytes = |keep| activation_bytes(&config, 100, 8, keep);
+        let (all, inputs) = (bytes(Keep::Everything), bytes(Keep::Inputs));
+        // 38 widths of every position of every block, for one block and ten inputs.
+        assert_eq!(all - inputs, 4 * 800 * 64 * (10 * 38 - (10 + 38)));
     }
 
     #[test]

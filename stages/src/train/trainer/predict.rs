@@ -21,23 +21,28 @@ impl Trainer {
     /// As [`Trainer::evaluate`].
     pub fn valid_mask(&self, minibatch: &Minibatch) -> Result<Vec<u32>, TrainError> {
         self.check(minibatch)?;
-        Ok(self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?.1)
+        Ok(self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?.rows)
     }
 
-    /// Predicts the codes of the positions that [`Trainer::evaluate`] masks.
+    /// Predicts the codes of the positions that [`Trainer::evaluate`] masks, by the weights that it evaluates.
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
     pub fn predict(&self, minibatch: &Minibatch) -> Result<Predictions, TrainError> {
         let (batch, positions, _) = self.check(minibatch)?;
-        let (patches, masked) = self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
-        let mut pass = Pass::evaluate(self.form);
-        let hidden = self.model.encoder().forward(&patches, &mut pass)?.detach();
-        let index = Tensor::from_slice(&masked, masked.len(), &self.device)?;
-        let rows = hidden.reshape((batch * positions, hidden.dim(D::Minus1)?))?.index_select(&index, 0)?;
-        // (1, masked, codebook_size, streams): the codes are the slower axis.
-        let logits = self.model.logits(&rows.unsqueeze(0)?, self.form)?;
-        let codes = logits.transpose(2, 3)?.contiguous()?.argmax(D::Minus1)?;
-        Ok(Predictions { masked, codes: codes.flatten_all()?.to_vec1()? })
+        let masked = self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
+        let index = Tensor::from_slice(&masked.rows, masked.rows.len(), &self.device)?;
+        let run = || -> Result<Vec<u32>, TrainError> {
+            let hidden = self.model.encoder().forward(&masked.patches, &mut Pass::evaluate(self.form))?.detach();
+            let rows = hidden.reshape((batch * positions, hidden.dim(D::Minus1)?))?.index_select(&index, 0)?;
+            // (1, masked, codebook_size, streams): the codes are the slower axis.
+            let logits = self.model.logits(&rows.unsqueeze(0)?, self.form)?.detach();
+            Ok(logits.transpose(2, 3)?.contiguous()?.argmax(D::Minus1)?.flatten_all()?.to_vec1()?)
+        };
+        let codes = match &self.average {
+            Some(average) => average.instead(self.model.weights(), run)?,
+            None => run()?,
+        };
+        Ok(Predictions { masked: masked.rows, codes })
     }
 }
