@@ -26,6 +26,7 @@ mod convolution;
 mod cost;
 mod error;
 mod feed_forward;
+mod fused;
 pub(crate) mod kernel;
 mod layers;
 mod masked_model;
