@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a value: f32.
 const VALUE: u64 = 4;
-/// Logits that exist at a time in training, and how often (logits, their gradient, a copy of the targets).
+/// Logits that exist at a time in training, and how often (they and a product of theirs).
 const LOGITS: (u64, u64) = (1 << 23, 2);
 
 /// Trained values of a model.
@@ -104,24 +104,27 @@ impl Flop {
     }
 }
 
-/// Bytes that a training step keeps between forward and backward pass of `crops` crops, as this crate's kernels do it:
-/// every operation's input and output, attention weights and dropout factors excepted, which are computed again; and one
-/// piece of logits. With [`Keep::Inputs`] only the inputs of the blocks and the rest of one of them.
+/// Bytes that a training step over `crops` crops holds beside weights and their like, as this crate's kernels do it on
+/// a CPU: what forward passes leave for backward passes, what one block needs while it goes back, and one piece of
+/// logits. With [`Keep::Inputs`] only the inputs of the blocks and the rest of one of them.
 pub fn activation_bytes(config: &MaskedModelConfig, positions: usize, crops: usize, keep: Keep) -> u64 {
     let c = &config.conformer;
     let (d, f) = (c.dim as u64, c.ff_factor as u64);
-    // Outputs in units of d. Feed-forward: norm, f wide, f activated, narrow, sum. Attention: 3 projected, attended,
-    // out, sum, norm. Convolution: norm, 2 expanded, gated, convolved, normalised, projected, sum. The norm at the end.
-    let kept = 2 * (2 * f + 3) + 7 + 8 + 1;
+    // In units of d. Feed-forward: its input and the wide hidden values. Attention: its input, queries, keys, values,
+    // what was attended to, with DeepNorm the sum. Convolution: its input, both expanded halves, the convolved values.
+    // The sum before the last norm.
+    let kept = 2 * (1 + f) + 5 + u64::from(c.alpha().is_some()) + 4 + 1;
+    // On the way back: activated values and their gradients, gradients of projections and sums.
+    let under_way = 2 * f + 6;
     let (rows, layers) = ((positions * crops) as u64, c.layers as u64);
     let blocks = match keep {
-        Keep::Everything => rows * layers * kept * d,
-        Keep::Inputs => rows * (layers + kept) * d,
+        Keep::Everything => layers * kept,
+        Keep::Inputs => layers + kept,
     };
-    let ends = rows * (config.patch_dim as u64 + 2 * d);
+    let ends = rows * (2 * config.patch_dim as u64 + 2 * d);
     let outputs = (config.codebook_size * config.streams) as u64;
     let logits = LOGITS.1 * LOGITS.0.min(rows * outputs);
-    VALUE * (blocks + ends + logits)
+    VALUE * (rows * (blocks + under_way) * d + ends + logits)
 }
 
 /// Floating-point operations per second that the matrix product of this machine's CPU reaches in f32, all threads
@@ -202,8 +205,8 @@ mod tests {
         let config = config(ConformerConfig::new(10, 64, 4));
         let bytes = |keep| activation_bytes(&config, 100, 8, keep);
         let (all, inputs) = (bytes(Keep::Everything), bytes(Keep::Inputs));
-        // 38 widths of every position of every block, for one block and ten inputs.
-        assert_eq!(all - inputs, 4 * 800 * 64 * (10 * 38 - (10 + 38)));
+        // 21 widths of every position of every block, for one block and ten inputs.
+        assert_eq!(all - inputs, 4 * 800 * 64 * (10 * 21 - (10 + 21)));
     }
 
     #[test]

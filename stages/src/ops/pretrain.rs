@@ -28,8 +28,8 @@ use crate::dsp::patch::PatchShape;
 use crate::error::{BindError, StageError};
 use crate::estimate::{Estimate, Memory};
 use crate::model::{
-    ConformerConfig, Cost, Flop, Keep, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size,
-    activation_bytes,
+    ConformerConfig, Cost, Flop, Keep, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding,
+    Size, activation_bytes,
 };
 use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
 use crate::train::{OptimizerConfig, TrainError, TrainerConfig};
