@@ -212,7 +212,7 @@ mod tests {
             "76.9 M parameters, 4.2 M of them in the head",
             "468 positions in a crop of 30 s, 15.625 a second; 16.0 min a step",
             "100 GFLOP forward and backward; 720 TFLOP in all",
-            "activations 60 GiB",
+            "activations 60GiB",
             "% of 100 GFLOP/s measured f32)",
             "35 % of 165 TFLOP/s published bf16; the minibatch does not fit as a whole)",
         ] {
