@@ -254,7 +254,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn bars(monitor: &Monitor, over: &AtomicBool) {
-    let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
     let width = monitor.ids.iter().map(String::len).max().unwrap_or(0);
     let bar = |template: &str| all.add(ProgressBar::new_spinner()).with_style(style(template));
     let nodes: Vec<ProgressBar> = monitor.ids.iter().map(|_| bar("  {prefix:.bold} {msg}")).collect();
