@@ -110,7 +110,7 @@ mod tests {
             rest = &rest[12 + length..];
         }
         assert_eq!(kinds, ["IHDR", "PLTE", "tRNS", "IDAT", "IEND"]);
-        let (mut blocks, mut found) = (&data[2..data.len() - 4], Vec::new());
+        let (mut blocks, mut found) = (&data[2..data.len() - 4], Vec::<u8>::new());
         while let [_, a, b, _, _, rest @ ..] = blocks {
             let length = usize::from(u16::from_le_bytes([*a, *b]));
             found.extend(&rest[..length]);
