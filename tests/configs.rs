@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use omar_flow::Plan;
+use omar_schemas::units::Bytes;
 use omar_stages::encoder::import;
 
 fn graphs(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -39,7 +40,33 @@ fn every_config_binds() {
             panic!("{}:\n{}", path.display(), report.render(false));
         }
     }
-    assert!(found.len() >= 9, "{found:?}");
+    assert!(found.len() >= 16, "{found:?}");
+}
+
+#[test]
+fn configs_of_models_state_what_they_take() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let registry = omar_stages::ops::registry();
+    let mut found = vec![root.join("configs/pretrain.yaml")];
+    graphs(&root.join("configs/pretrain"), &mut found);
+    for path in found {
+        let encodec = format!("vars.encodec={}", root.join("tests/golden/encodec_small").display());
+        let text = fs::read_to_string(&path).expect("readable");
+        let sets = if text.contains("vars.encodec") { vec![encodec] } else { Vec::new() };
+        let plan = Plan::load(&path, &sets, &registry).expect("it binds");
+        let estimate = plan.nodes.iter().find_map(|node| node.stage.estimate()).expect("a node trains");
+        let head = text.split("omar: 1").next().unwrap_or_default().replace("\n# ", " ");
+        let (millions, bytes) = (estimate.parameters as f64 / 1e6, Bytes(estimate.memory.total()));
+        let digits = usize::from(millions < 99.95);
+        let expected = [
+            format!("{millions:.digits$} M parameters"),
+            format!("{} positions a second", estimate.rate_hz),
+            format!("about {bytes} at {} crops", estimate.minibatch),
+        ];
+        for words in expected {
+            assert!(head.contains(&words), "`{words}` is not in the head of {}:\n{head}", path.display());
+        }
+    }
 }
 
 #[test]

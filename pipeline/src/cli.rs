@@ -32,6 +32,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Embed a folder of recordings with an encoder.
     Embed(EmbedArgs),
+    /// Make the page about a run again, or while it is under way: curves, held-out crops, codebooks, rejects.
+    Report(ReportArgs),
     /// List the stages, or describe one.
     Stages(StagesArgs),
     /// Print the JSON Schema of graph files, for editors.
@@ -216,6 +218,13 @@ pub enum EmbedFormat {
     Parquet,
     /// Also NumPy: for each recording a matrix per layer, and its times.
     Npy,
+}
+
+/// `report`
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// The folder of a run.
+    pub run: PathBuf,
 }
 
 /// `stages`

@@ -104,6 +104,7 @@ pub fn json(plan: &Plan, cached: CacheWords<'_>) -> Value {
             "cached": cached(node),
             "on_error": node.on_error,
             "device": node.device,
+            "estimate": node.stage.estimate(),
         })
     });
     json!({

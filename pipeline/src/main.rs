@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::inspect(args, &registry),
         Command::Import(args) => commands::import::import(args),
         Command::Embed(args) => commands::embed::embed(args, &registry),
+        Command::Report(args) => commands::report::report(args),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };

@@ -6,17 +6,24 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Float64Array, RecordBatch, UInt64Array};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use omar_schemas::{Edge, Metrics, column};
 use serde_json::{Map, Value};
 
 use crate::exec::shards::Course;
 use crate::metrics::NodeCounts;
 use crate::plan::Plan;
 use crate::quarantine::Quarantine;
-use crate::results::{Latest, Newest, scalars};
+use crate::results::{Latest, scalars};
 use crate::run::TICK;
+use crate::terminal;
+use crate::training::TrainingLog;
+use crate::training::live::{self, Look};
+
+/// Rows of the terminal that are left free above the display, and those of a loss curve.
+const FREE_ROWS: usize = 2;
+const PLOT_ROWS: std::ops::RangeInclusive<usize> = 3..=8;
+/// Columns and rows of a terminal that does not say how many it has.
+const TERMINAL: (usize, usize) = (24, 80);
 
 /// Looks into a run.
 #[derive(Clone)]
@@ -24,6 +31,8 @@ pub(crate) struct Monitor {
     pub(crate) course: Arc<Course>,
     pub(crate) quarantine: Arc<Quarantine>,
     ids: Arc<Vec<String>>,
+    /// By node: positions of a crop, if it trains.
+    positions: Arc<Vec<Option<usize>>>,
     latest: Arc<Vec<Latest>>,
     tracks: u64,
     started: Instant,
@@ -42,17 +51,21 @@ pub struct TrainingState {
     pub accuracy: f64,
     /// Accuracy of guessing.
     pub chance: f64,
-    /// Seconds of training in this process.
+    /// Seconds of training, over all runs that continued each other.
     pub elapsed_s: f64,
     /// Loss and accuracy of the last evaluation on held-out crops.
     pub valid: Option<(f64, f64)>,
+    /// What the best constant answer reaches on the same tokens.
+    pub unigram: Option<f64>,
 }
 
 impl Monitor {
     pub(crate) fn new(plan: &Plan, course: Arc<Course>, latest: Vec<Latest>, quarantine: Arc<Quarantine>) -> Self {
         let ids = Arc::new(plan.nodes.iter().map(|node| node.id.clone()).collect());
         let tracks = course.corpus.shards.iter().map(|shard| shard.tracks.len() as u64).sum();
-        Self { course, quarantine, ids, latest: Arc::new(latest), tracks, started: Instant::now() }
+        let positions = plan.nodes.iter().map(|node| Some(node.stage.estimate()?.positions)).collect();
+        let (positions, latest) = (Arc::new(positions), Arc::new(latest));
+        Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now() }
     }
 
     pub(crate) fn counts(&self, node: usize) -> NodeCounts {
@@ -65,14 +78,24 @@ impl Monitor {
 
     /// The newest training step of a node, if it trains and has begun to.
     pub(crate) fn training(&self, node: usize) -> Option<TrainingState> {
-        let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner).clone();
-        training_state(&latest)
+        self.of_training(node, training_state)
+    }
+
+    fn of_training<T>(&self, node: usize, of: impl FnOnce(&TrainingLog) -> Option<T>) -> Option<T> {
+        let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner);
+        latest.training.as_ref().and_then(of)
     }
 
     /// The rows that a corpus stage gave, if they are no training metrics.
     pub(crate) fn results(&self, node: usize) -> Vec<Map<String, Value>> {
         let latest = self.latest[node].lock().unwrap_or_else(PoisonError::into_inner);
-        latest.get("").map(scalars).unwrap_or_default()
+        latest.rows.as_ref().map(scalars).unwrap_or_default()
+    }
+
+    /// The lines of all trainings, drawn for a terminal.
+    fn panel(&self, look: Look) -> Vec<String> {
+        let of = |node: usize| self.of_training(node, |log| Some(live::lines(log, self.positions[node], look)));
+        (0..self.ids.len()).filter_map(of).flatten().collect()
     }
 
     /// One line per node that has done something.
@@ -83,8 +106,8 @@ impl Monitor {
     }
 
     fn line(&self, node: usize, elapsed: f64) -> String {
-        if let Some(state) = self.training(node) {
-            return state.line();
+        if let Some(line) = self.of_training(node, |log| live::line(log, self.positions[node])) {
+            return line;
         }
         let counts = self.counts(node);
         if counts.rows_out + counts.rows_cached + counts.shards_cached + counts.rejected == 0 {
@@ -118,52 +141,30 @@ impl Monitor {
     fn overall(&self) -> String {
         let elapsed = self.started.elapsed().as_secs_f64();
         let done = self.course.network.finished().min(self.tracks);
-        let training = (0..self.ids.len()).find_map(|node| self.training(node));
+        let trains = self.positions.iter().any(Option::is_some);
+        let training = (0..self.ids.len()).find_map(|node| self.of_training(node, TrainingLog::left_s));
         let left = match training {
-            Some(state) if state.step > 0 => {
-                Some((state.steps - state.step) as f64 * state.elapsed_s / state.step.max(1) as f64)
-            }
-            None if done > 0 => Some((self.tracks - done) as f64 * elapsed / done as f64),
-            _ => None,
+            // A pass over the corpus says nothing about a training, which takes as many as it needs.
+            None if done > 0 && !trains => Some((self.tracks - done) as f64 * elapsed / done as f64),
+            left => left,
         };
         let eta = left.map(|seconds| format!(", about {} left", clock(seconds))).unwrap_or_default();
         format!("{done}/{} tracks, {}{eta}", self.tracks, clock(elapsed))
     }
 }
 
-impl TrainingState {
-    fn line(&self) -> String {
-        let rate = self.step as f64 / self.elapsed_s.max(1e-3);
-        format!(
-            "step {}/{}, loss {:.3}, accuracy {:.1} % (chance {:.2} %), {rate:.2} steps/s",
-            self.step,
-            self.steps,
-            self.loss,
-            self.accuracy * 100.0,
-            self.chance * 100.0
-        )
-    }
-}
-
-/// Reads the newest rows of metrics.
-fn training_state(latest: &Newest) -> Option<TrainingState> {
-    let batch = latest.get("train")?;
-    let row = batch.num_rows().checked_sub(1)?;
-    let spec = Metrics::spec(&batch.schema()).ok()?;
-    let read = |batch: &RecordBatch, name, row| Some(column::<Float64Array>(batch, name).ok()?.value(row));
-    let number = |name| read(batch, name, row);
-    let valid = latest.get("valid").and_then(|batch| {
-        let row = batch.num_rows().checked_sub(1)?;
-        Some((read(batch, "loss", row)?, read(batch, "accuracy", row)?))
-    });
+/// The newest rows of metrics.
+fn training_state(log: &TrainingLog) -> Option<TrainingState> {
+    let (train, valid) = (log.train.last()?, log.valid.last());
     Some(TrainingState {
-        valid,
-        step: column::<UInt64Array>(batch, "step").ok()?.value(row),
-        steps: spec.steps,
-        loss: number("loss")?,
-        accuracy: number("accuracy")?,
-        chance: spec.chance,
-        elapsed_s: number("elapsed_s")?,
+        step: train.step,
+        steps: log.spec.steps,
+        loss: train.loss,
+        accuracy: train.accuracy,
+        chance: log.spec.chance,
+        elapsed_s: train.elapsed_s,
+        valid: valid.map(|valid| (valid.loss, valid.accuracy)),
+        unigram: valid.and_then(|valid| valid.unigram),
     })
 }
 
@@ -253,19 +254,54 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn bars(monitor: &Monitor, over: &AtomicBool) {
-    let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
     let width = monitor.ids.iter().map(String::len).max().unwrap_or(0);
     let bar = |template: &str| all.add(ProgressBar::new_spinner()).with_style(style(template));
     let nodes: Vec<ProgressBar> = monitor.ids.iter().map(|_| bar("  {prefix:.bold} {msg}")).collect();
+    let panel = bar("{msg}");
     let total = bar("{spinner} {msg}");
+    let colour = terminal::colour();
     while !over.load(Ordering::Acquire) {
-        for (bar, (id, line)) in nodes.iter().zip(monitor.lines()) {
+        // Asked every time: windows are resized.
+        let (rows, columns) = terminal::size().unwrap_or(TERMINAL);
+        let room = |text: &str, taken: usize| text.chars().take(columns.saturating_sub(taken)).collect::<String>();
+        for ((node, bar), (id, line)) in nodes.iter().enumerate().zip(monitor.lines()) {
             bar.set_prefix(format!("{id:>width$}"));
-            bar.set_message(line);
+            let shown = if monitor.training(node).is_some() { "training".to_owned() } else { room(&line, width + 4) };
+            bar.set_message(shown);
         }
-        total.set_message(monitor.overall());
+        panel.set_message(monitor.panel(look(rows, columns, nodes.len(), colour)).join("\n"));
+        total.set_message(room(&monitor.overall(), 3));
         total.tick();
         std::thread::park_timeout(TICK);
     }
     let _cleared = all.clear();
+}
+
+/// How a training is drawn beside the lines of `nodes`: with a curve where there is room for it.
+fn look(rows: usize, columns: usize, nodes: usize, colour: bool) -> Look {
+    // Text of the training, axis of the curve, the line of the whole run.
+    let taken = nodes + 6 + 1 + 1 + FREE_ROWS;
+    let left = rows.saturating_sub(taken);
+    let plot_rows = if left < *PLOT_ROWS.start() { 0 } else { left.min(*PLOT_ROWS.end()) };
+    Look { width: columns.saturating_sub(1), plot_rows, colour }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_drawn_where_there_is_room() {
+        assert_eq!(look(50, 120, 7, false).plot_rows, 8);
+        assert_eq!(look(21, 120, 7, false).plot_rows, 4);
+        assert_eq!(look(15, 120, 7, false).plot_rows, 0);
+        assert_eq!(look(0, 0, 7, false).width, 0);
+    }
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!([8.0, 125.0, 5400.0].map(hours), ["8 s", "2.1 min", "1.5 h"]);
+        assert_eq!([61.4, 3723.0].map(clock), ["1:01", "1:02:03"]);
+    }
 }

@@ -1,30 +1,42 @@
 //! Rows that corpus stages emit (training metrics, statistics), as parquet parts in the run folder.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use omar_schemas::column;
+use omar_schemas::{Edge, Metrics};
 use omar_stages::StageError;
 use serde_json::{Map, Value};
 
 use crate::files::write_parquet;
+use crate::training::tensorboard::EventWriter;
+use crate::training::{self, TrainingLog};
+
+/// Folder of the parts in the folder of a node.
+pub(crate) const RESULTS: &str = "results";
 
 /// A part is written when this much time has passed since the last one, so that a killed run loses little.
 const PART_EVERY: Duration = Duration::from_secs(30);
 
-/// The newest rows of a node by split, for whoever shows progress.
+/// What a node has given, for whoever shows progress.
 pub(crate) type Latest = Arc<Mutex<Newest>>;
 
-/// The newest row of every split; rows that know no split are together under the empty name.
-pub(crate) type Newest = BTreeMap<String, RecordBatch>;
+/// What a corpus stage has given so far: of a training all its steps, of others the newest rows.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    pub(crate) rows: Option<RecordBatch>,
+    pub(crate) training: Option<TrainingLog>,
+}
 
-/// Collects rows and writes them in parts: `part-000001.parquet`, ...
+/// Collects rows and writes them in parts: `part-000001.parquet`, ... Metrics of a training also go to an event file for
+/// TensorBoard, in the folder of the node.
 #[derive(Debug)]
 pub(crate) struct ResultLog {
+    /// The folder of the node.
+    node: Option<PathBuf>,
     folder: Option<PathBuf>,
+    events: Option<EventWriter>,
     rows: Vec<RecordBatch>,
     part: usize,
     written: Instant,
@@ -32,33 +44,50 @@ pub(crate) struct ResultLog {
 }
 
 impl ResultLog {
-    /// Writes to `folder`, after the parts that are already there; or nowhere. `latest` always has the newest rows.
-    pub(crate) fn new(folder: Option<PathBuf>, latest: Latest) -> Self {
+    /// Writes to the folder of a node, after the parts that are already there; or nowhere. `latest` always has the newest
+    /// rows, and the curves of a training that goes on.
+    pub(crate) fn new(node: Option<PathBuf>, latest: Latest) -> Self {
+        let folder = node.as_ref().map(|node| node.join(RESULTS));
         let part = folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count);
-        Self { folder, rows: Vec::new(), part, written: Instant::now(), latest }
+        if let Some(folder) = folder.as_ref().filter(|_| part > 0) {
+            // What cannot be read is missing from the curves, no more: the training itself does not need it.
+            let training = TrainingLog::read(folder).ok().flatten();
+            latest.lock().unwrap_or_else(PoisonError::into_inner).training = training;
+        }
+        Self { node, folder, events: None, rows: Vec::new(), part, written: Instant::now(), latest }
     }
 
     /// Adds rows.
     ///
     /// # Errors
-    /// When a part cannot be written.
+    /// When a part or the event file cannot be written.
     pub(crate) fn append(&mut self, batch: RecordBatch) -> Result<(), StageError> {
-        self.remember(&batch);
+        self.remember(&batch)?;
         if self.folder.is_some() {
             self.rows.push(batch);
         }
         if self.written.elapsed() > PART_EVERY { self.close() } else { Ok(()) }
     }
 
-    fn remember(&self, batch: &RecordBatch) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(splits) = column::<StringArray>(batch, "split") else {
-            latest.insert(String::new(), batch.clone());
-            return;
+    fn remember(&mut self, batch: &RecordBatch) -> Result<(), StageError> {
+        let latest = self.latest.clone();
+        let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(spec) = Metrics::spec(&batch.schema()) else {
+            latest.rows = Some(batch.clone());
+            return Ok(());
         };
-        for row in 0..batch.num_rows() {
-            latest.insert(splits.value(row).to_owned(), batch.slice(row, 1));
+        let log = latest.training.get_or_insert_with(|| TrainingLog::new(spec.clone()));
+        for (training, row) in training::logged(batch)? {
+            if let Some(node) = &self.node {
+                let events = match &mut self.events {
+                    Some(events) => events,
+                    none => none.insert(EventWriter::create(node)?),
+                };
+                events.log(&spec, training, &row)?;
+            }
+            log.push(training, row);
         }
+        Ok(())
     }
 
     /// Writes what is left.

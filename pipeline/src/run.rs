@@ -193,8 +193,8 @@ fn execute(
     let mut corpora = Vec::new();
     let mut appetites: Vec<Option<Arc<Appetite>>> = vec![None; plan.nodes.len()];
     for (index, node) in network.nodes.iter().enumerate().filter(|(_, node)| node.is_corpus()) {
-        let results = folder.map(|folder| folder.node(&node.id).join("results"));
-        let runner = CorpusRunner::start(network.clone(), index, ResultLog::new(results, latest[index].clone()))?;
+        let results = ResultLog::new(folder.map(|folder| folder.node(&node.id)), latest[index].clone());
+        let runner = CorpusRunner::start(network.clone(), index, results)?;
         appetites[index] = Some(runner.appetite.clone());
         corpora.push(runner);
     }

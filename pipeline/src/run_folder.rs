@@ -10,6 +10,7 @@ use crate::exec::RunError;
 use crate::explain;
 use crate::files::{WriteError, write_text};
 use crate::plan::Plan;
+use crate::report;
 use crate::run::Corpus;
 use crate::summary::Summary;
 
@@ -21,9 +22,10 @@ use crate::summary::Summary;
 /// | `plan.json` | the nodes with all defaults filled in, and their fingerprints |
 /// | `manifest.json` | versions, seed, corpus, machine, start, end, how it ended |
 /// | `summary.json` | what every node did |
+/// | `report.html`, `curves.svg` | all of it for people: [`crate::report`] |
 /// | `codebooks.parquet`, `codebooks.svg` | how the codes of all tokens are used: [`omar_schemas::Codebooks`] |
 /// | `quarantine/` | recordings that could not be used |
-/// | `<node>/` | checkpoints and metrics of a node |
+/// | `<node>/` | checkpoints, metrics and event files of a node |
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -38,7 +40,7 @@ impl RunFolder {
         for shard in &corpus.shards {
             hasher.update(shard.key(&sources).input_hash.as_bytes());
         }
-        let manifest = json!({
+        let mut manifest = json!({
             "omar_flow": env!("CARGO_PKG_VERSION"),
             "graph": plan.name,
             "seed": plan.seed,
@@ -50,8 +52,14 @@ impl RunFolder {
             "device": plan.resources.device,
             "os": std::env::consts::OS,
             "arch": std::env::consts::ARCH,
+            "cpu": cpu(),
+            "processors": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             "started": unix_seconds(),
         });
+        // A run that goes on remembers when it began.
+        if let Some(first) = first_started(path) {
+            manifest["first_started"] = json!(first);
+        }
         let folder = Self { path: path.to_owned(), manifest };
         folder.write("graph.yaml", &plan.given)?;
         folder.write("plan.json", &pretty(&explain::json(plan, &|_| None)))?;
@@ -85,12 +93,30 @@ impl RunFolder {
             let written = codebooks::write(&self.path, &summary.name, &summary.codebooks);
             written.map_err(|error| RunError::Failed(error.to_string()))?;
         }
-        self.write("manifest.json", &pretty(&manifest))
+        self.write("manifest.json", &pretty(&manifest))?;
+        // The results are there; a page that cannot be made must not turn a run into a failed one.
+        if let Err(error) = report::write(&self.path) {
+            eprintln!("note: no report: {error}");
+        }
+        Ok(())
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), RunError> {
         write_text(&self.path.join(name), text).map_err(|error: WriteError| RunError::Failed(error.to_string()))
     }
+}
+
+/// When the run in this folder was started for the first time, if it was.
+fn first_started(path: &Path) -> Option<u64> {
+    let before: serde_json::Value = serde_json::from_slice(&std::fs::read(path.join("manifest.json")).ok()?).ok()?;
+    before["first_started"].as_u64().or(before["started"].as_u64())
+}
+
+/// What the processor is called, where the system says so.
+fn cpu() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let (_, name) = text.lines().find(|line| line.starts_with("model name"))?.split_once(':')?;
+    Some(name.trim().to_owned())
 }
 
 fn pretty(value: &serde_json::Value) -> String {

@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::progress::{Monitor, TrainingState, clock, hours};
 use crate::quarantine::RejectClass;
 use crate::run_folder::RunFolder;
+use crate::training::live::percent;
 
 /// What a run did.
 #[derive(Debug, Clone, Serialize)]
@@ -173,8 +174,12 @@ impl Summary {
                     state.accuracy * 100.0
                 ));
                 if let Some((loss, accuracy)) = state.valid {
-                    let accuracy = accuracy * 100.0;
-                    lines.push(format!("{}: held-out crops: loss {loss:.3}, accuracy {accuracy:.1} %", node.node));
+                    let (accuracy, chance) = (percent(accuracy), percent(state.chance));
+                    let unigram = state.unigram.map(|share| format!("unigram {}, ", percent(share)));
+                    let unigram = unigram.unwrap_or_default();
+                    let held =
+                        format!("held-out crops: loss {loss:.3}, accuracy {accuracy} ({unigram}chance {chance})");
+                    lines.push(format!("{}: {held}", node.node));
                 }
             }
             if node.cache.is_some() && node.counts.shards_committed == 0 && node.counts.shards_cached > 0 {

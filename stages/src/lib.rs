@@ -16,6 +16,7 @@ pub mod dsp;
 pub mod encodec;
 pub mod encoder;
 pub mod error;
+mod estimate;
 pub mod model;
 pub mod ops;
 pub mod quantize;
@@ -26,6 +27,7 @@ pub mod storage;
 pub mod train;
 
 pub use error::{At, BindError, Rejection, StageError};
+pub use estimate::{Estimate, Memory};
 pub use registry::{Bound, ParamsError, Registered, Registry};
 pub use stage::{
     Inputs, Operator, Output, Port, Position, Progress, Recording, Scope, Source, Stage, StageContext, StageKind,

@@ -23,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{BindError, Rejection, StageError};
+use crate::estimate::Estimate;
 
 /// Index into [`StageKind::INPUTS`].
 pub type Port = usize;
@@ -94,6 +95,11 @@ pub trait Stage: Send + Sync {
     /// Files that a run writes for other graphs to read, beside the rows that it emits.
     fn writes(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+
+    /// What running it will take, where that is worth knowing before: a stage that trains says so.
+    fn estimate(&self) -> Option<Estimate> {
+        None
     }
 }
 

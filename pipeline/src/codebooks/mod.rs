@@ -26,6 +26,7 @@ use crate::exec::codes::CodeTotals;
 use crate::files::{WriteError, write_parquet, write_text};
 use crate::plan::Plan;
 
+pub(crate) use picture::draw as picture;
 pub(crate) use table::{table, warnings};
 
 /// Names of the files in a run folder.

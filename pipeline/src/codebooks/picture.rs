@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use super::CodebookHealth;
 use super::table::{low_median_high, same_view};
+use crate::svg::{escape, text};
 
 /// Panels in a row.
 const COLUMNS: usize = 3;
@@ -35,7 +36,7 @@ struct Axes {
 }
 
 /// Draws the codebooks of a run.
-pub(super) fn draw(name: &str, books: &[CodebookHealth]) -> String {
+pub(crate) fn draw(name: &str, books: &[CodebookHealth]) -> String {
     let views: Vec<&[CodebookHealth]> = books.chunk_by(same_view).collect();
     let columns = if views.len() == 4 { 2 } else { views.len().clamp(1, COLUMNS) };
     let rows = views.len().div_ceil(columns);
@@ -228,10 +229,6 @@ impl CodebookHealth {
     }
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), attributes: &str, words: &str) {
-    let _infallible = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" {attributes}>{}</text>", escape(words));
-}
-
 /// `100 %`, `0.01 %`: ten to the minus `power`.
 fn percent(power: i32) -> String {
     match power {
@@ -255,10 +252,6 @@ fn short(count: u64) -> String {
 /// A perplexity: with a decimal where it matters.
 fn number(value: f64) -> String {
     if value < 99.95 { format!("{value:.1}") } else { format!("{value:.0}") }
-}
-
-fn escape(words: &str) -> String {
-    words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

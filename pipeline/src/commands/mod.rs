@@ -5,12 +5,13 @@ pub mod graph;
 pub mod import;
 pub mod inspect;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod stages;
 pub mod validate;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use omar_stages::Registry;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use crate::cli::Exit;
 use crate::diagnostic::Report;
 use crate::plan::Plan;
+use crate::terminal::colour;
 
 /// Writes a result. A reader that has gone away, as in `| head`, is no error.
 pub fn write_result(text: &str) {
@@ -68,10 +70,4 @@ pub fn load(graph: &Path, sets: &[String], json: bool, registry: &Registry) -> R
             Err(Exit::Invalid)
         }
     }
-}
-
-/// Whether stderr is a terminal that wants colours (<https://no-color.org>).
-fn colour() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

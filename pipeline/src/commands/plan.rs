@@ -1,10 +1,12 @@
 //! `plan GRAPH`: what a graph means, and what of it is in the caches.
 
 use omar_stages::Registry;
+use serde_json::json;
 
 use super::{load, write_json, write_message, write_result};
 use crate::cli::{Exit, GraphArgs};
 use crate::explain;
+use crate::forecast;
 use crate::plan::{Plan, PlanNode};
 use crate::run::{self, Corpus};
 
@@ -27,14 +29,18 @@ pub(super) fn show(plan: &Plan, limit: Option<usize>, json: bool) -> Exit {
         }
     };
     let cached = |node: &PlanNode| corpus.as_ref().and_then(|corpus| words(plan, node, corpus));
+    let forecasts = forecast::forecasts(plan);
     if json {
-        write_json(&explain::json(plan, &cached));
+        let mut json = explain::json(plan, &cached);
+        json["forecasts"] = json!(forecasts);
+        write_json(&json);
     } else {
         write_result(&explain::text(plan, &cached));
         if let Some(corpus) = &corpus {
             let (tracks, shards) = (corpus.tracks(), corpus.shards.len());
             write_result(&format!("\ncorpus: {tracks} tracks in {shards} shards\n"));
         }
+        forecasts.iter().for_each(|forecast| write_result(&format!("\n{}", forecast.text())));
     }
     Exit::Done
 }

@@ -81,20 +81,27 @@ impl CorpusRunner {
         let mut out = Results { position, rows: Vec::new(), error: None };
         let started = Instant::now();
         let mut progress = call(self.operator.as_mut(), &mut out);
+        // Rows go out as they come: one call may train for minutes.
         while let Ok(Progress::Pending) = progress {
+            self.log(out.rows.drain(..))?;
             progress = self.operator.resume(&mut out);
         }
         metrics.busy(started.elapsed());
-        for batch in out.rows {
-            metrics.emitted(&batch);
-            self.results.append(batch).map_err(|source| self.error(source))?;
-        }
+        self.log(out.rows.drain(..))?;
         if let Some(reason) = out.error {
             let message = format!("{} ({})", reason.message, reason.class);
             return Err(self.error(StageError::Failed(message)));
         }
         if progress.map_err(|source| self.error(source))? == Progress::Enough {
             self.appetite.satisfy(position);
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, rows: impl Iterator<Item = RecordBatch>) -> Result<(), RunError> {
+        for batch in rows {
+            self.network.nodes[self.node].metrics.emitted(&batch);
+            self.results.append(batch).map_err(|source| self.error(source))?;
         }
         Ok(())
     }

@@ -23,6 +23,7 @@
 mod config;
 mod conformer;
 mod convolution;
+mod cost;
 mod error;
 mod feed_forward;
 mod fused;
@@ -41,6 +42,7 @@ mod weights;
 
 pub use config::{ConformerConfig, MaskedModelConfig, Norm, PositionEncoding, Size};
 pub use conformer::Conformer;
+pub use cost::{Cost, Flop, activation_bytes, gemm_rate};
 pub use error::ModelError;
 pub use masked_model::{Encoder, EncoderTape, MaskedModel, bare_conformer};
 pub use masking::{MaskMethod, Masking};

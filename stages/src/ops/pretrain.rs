@@ -11,6 +11,7 @@
 //! bits, on the CPU, as one that never stopped.
 
 mod best;
+mod examples;
 mod init;
 mod operator;
 mod valid;
@@ -28,7 +29,11 @@ use self::operator::Pretrainer;
 use crate::dsp::patch::PatchShape;
 use crate::encoder::{EncoderFolder, EncoderManifest};
 use crate::error::{BindError, StageError};
-use crate::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size};
+use crate::estimate::{Estimate, Memory};
+use crate::model::{
+    ConformerConfig, Cost, Flop, Keep, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding,
+    Size, activation_bytes,
+};
 use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
 use crate::train::{OptimizerConfig, TrainError, TrainerConfig};
 
@@ -248,6 +253,12 @@ struct Plan {
     streams: Vec<(String, usize)>,
     /// Positions of every example.
     positions: usize,
+    /// Positions per second of audio.
+    rate_hz: f64,
+    /// Seconds of audio in a crop.
+    crop_s: f64,
+    /// Names of the streams, `view/codebook`.
+    stream_names: Vec<String>,
     /// Positions of the targets' rows, of which the first `positions` are used.
     target_positions: usize,
     /// The encoder to go on from.
@@ -309,12 +320,25 @@ impl StageKind for Pretrain {
         };
         trainer.validate().map_err(blame)?;
         let names = targets.streams.iter().flat_map(|s| (0..s.codebooks).map(move |i| format!("{}/{i}", s.view)));
-        let spec =
-            MetricsSpec { streams: names.collect(), steps: params.steps, chance: 1.0 / f64::from(codebook_size) };
-        let output = Metrics::schema(&spec);
-        let target_positions = targets.positions as usize;
-        let plan = Plan { params, trainer, views, streams, positions, target_positions, init, manifest, output };
-        Ok(Self { plan: Arc::new(plan) })
+        let stream_names: Vec<String> = names.collect();
+        let chance = 1.0 / f64::from(codebook_size);
+        let output = Metrics::schema(&MetricsSpec { streams: stream_names.clone(), steps: params.steps, chance });
+        Ok(Self {
+            plan: Arc::new(Plan {
+                params,
+                trainer,
+                views,
+                streams,
+                positions,
+                rate_hz: targets.token_rate(),
+                crop_s: f64::from(targets.crop_samples) / f64::from(targets.sample_rate),
+                stream_names,
+                target_positions: targets.positions as usize,
+                init,
+                manifest,
+                output,
+            }),
+        })
     }
 }
 
@@ -329,6 +353,34 @@ impl Stage for Pretrain {
 
     fn files(&self) -> Vec<PathBuf> {
         self.plan.init.iter().flat_map(EncoderFolder::files).collect()
+    }
+
+    fn estimate(&self) -> Option<Estimate> {
+        let Plan { params, trainer, positions, rate_hz, crop_s, .. } = &*self.plan;
+        let (model, minibatch) = (&trainer.model, params.minibatch);
+        let keep = if params.recompute { Keep::Inputs } else { Keep::Everything };
+        let cost = Cost::of(model);
+        let flop = Flop::forward(model, *positions, trainer.masking.probability).training(keep);
+        let bytes = 4 * cost.total();
+        let copies = if params.optimizer.average.is_some() { 3 } else { 2 };
+        // Of a minibatch in parts, the longest is in memory at a time.
+        let at_a_time = minibatch.div_ceil(params.accumulate);
+        Some(Estimate {
+            steps: params.steps,
+            minibatch,
+            positions: *positions,
+            rate_hz: *rate_hz,
+            crop_s: *crop_s,
+            parameters: cost.total(),
+            head_parameters: cost.head,
+            flop_per_step: flop * minibatch as f64,
+            memory: Memory {
+                weights: bytes,
+                gradients: bytes,
+                moments: copies * bytes,
+                activations: activation_bytes(model, *positions, at_a_time, keep),
+            },
+        })
     }
 }
 

@@ -16,12 +16,14 @@ mod commit;
 pub mod durable;
 mod locate;
 mod node;
+mod predicted;
 mod track_file;
 
 pub use codes::CodeCounts;
 pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
 pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};
+pub use predicted::{EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
 pub use track_file::{Scan, TrackFile};
 
 use std::path::{Path, PathBuf};

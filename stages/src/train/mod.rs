@@ -45,5 +45,6 @@ pub use loss::{HeadGradients, HeadLoss, head_loss};
 pub use schedule::{Decay, Schedule};
 pub use shuffle::{Cursor, Place, Shuffle};
 pub use trainer::{
-    CropKey, Decayed, Minibatch, OptimizerConfig, ParameterGroup, StepMetrics, Trainer, TrainerConfig, ValidMetrics,
+    CropKey, Decayed, Minibatch, OptimizerConfig, ParameterGroup, Predictions, StepMetrics, Trainer, TrainerConfig,
+    ValidMetrics,
 };

@@ -4,10 +4,12 @@ mod average;
 mod config;
 mod gradients;
 mod metrics;
+mod predict;
 mod resume;
 
 pub use config::{Decayed, OptimizerConfig, ParameterGroup, TrainerConfig};
 pub use metrics::{CropKey, Minibatch, StepMetrics, ValidMetrics};
+pub use predict::Predictions;
 
 use self::average::Average;
 use self::gradients::GradientSum;

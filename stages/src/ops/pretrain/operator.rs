@@ -14,6 +14,7 @@ use omar_schemas::{Origin, Split, column, fixed_values};
 
 use super::Plan;
 use super::best::Best;
+use super::examples::{self, Unigram};
 use super::valid::ValidSet;
 use crate::error::StageError;
 use crate::stage::{Operator, Output, Port, Position, Progress, StageContext};
@@ -222,11 +223,17 @@ impl Pretrainer {
             out.emit(self.row(&metrics, None)?);
         }
         if due(plan.params.valid.every) && !self.valid.examples().is_empty() {
-            let mut valid = ValidMetrics::default();
+            let (mut valid, mut unigram) = (ValidMetrics::default(), Unigram::default());
             for examples in self.valid.examples().chunks(plan.params.minibatch) {
-                valid.add(&self.trainer.evaluate(&self.minibatch(examples)?)?);
+                let minibatch = self.minibatch(examples)?;
+                valid.add(&self.trainer.evaluate(&minibatch)?);
+                unigram.add(examples, &self.trainer.valid_mask(&minibatch)?, plan.trainer.model.streams);
             }
-            out.emit(self.row(&metrics, Some(&valid))?);
+            out.emit(self.row(&metrics, Some((&valid, &unigram)))?);
+            if let Some(dir) = &self.dir {
+                let one = |example: &Example| self.minibatch(std::slice::from_ref(example));
+                examples::write(dir, &plan, &self.trainer, self.valid.examples(), one)?;
+            }
             if self.best.offer(metrics.step, valid.means().0) && plan.params.checkpoint.best {
                 self.save()?;
             }
@@ -256,21 +263,27 @@ impl Pretrainer {
     }
 
     /// A row of metrics: of the step, or of the held-out crops after it.
-    fn row(&self, step: &StepMetrics, valid: Option<&ValidMetrics>) -> Result<RecordBatch, StageError> {
+    fn row(&self, step: &StepMetrics, valid: Option<(&ValidMetrics, &Unigram)>) -> Result<RecordBatch, StageError> {
         let (split, grad_norm) = if valid.is_some() { ("valid", None) } else { ("train", Some(step.grad_norm)) };
-        let (loss, accuracy, per_stream) =
-            valid.map_or_else(|| (step.loss, step.accuracy, step.stream_accuracy.clone()), ValidMetrics::means);
+        let (loss, accuracy, per_stream) = valid
+            .map_or_else(|| (step.loss, step.accuracy, step.stream_accuracy.clone()), |(metrics, _)| metrics.means());
+        let (unigram, unigrams) = valid.and_then(|(_, unigram)| unigram.accuracy()).unzip();
         let schema = &self.plan.output;
         let DataType::List(item) = schema.field_with_name("stream_accuracy")?.data_type() else {
             return Err(StageError::Failed("`stream_accuracy` is no list".to_owned()));
         };
-        let offsets = OffsetBuffer::from_lengths([per_stream.len()]);
+        let list = |values: Vec<f32>| -> ArrayRef {
+            let offsets = OffsetBuffer::from_lengths([values.len()]);
+            Arc::new(ListArray::new(item.clone(), offsets, Arc::new(Float32Array::from(values)), None))
+        };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(UInt64Array::from(vec![step.step])),
             Arc::new(StringArray::from(vec![split])),
             Arc::new(Float64Array::from(vec![loss])),
             Arc::new(Float64Array::from(vec![accuracy])),
-            Arc::new(ListArray::new(item.clone(), offsets, Arc::new(Float32Array::from(per_stream)), None)),
+            list(per_stream),
+            Arc::new(Float64Array::from(vec![unigram])),
+            list(unigrams.unwrap_or_default()),
             Arc::new(Float64Array::from(vec![step.lr])),
             Arc::new(Float64Array::from(vec![grad_norm])),
             Arc::new(UInt64Array::from(vec![step.step * self.plan.params.minibatch as u64])),

@@ -257,10 +257,45 @@ fn a_run_trains_evaluates_saves_and_ends() {
     let crops = column::<UInt64Array>(&rows[0], "crops").expect("a column of the edge").value(0);
     assert_eq!(crops, 4);
     assert_eq!(names(&dir.path().join("checkpoints")), ["manifest.json", "step-000000010", "step-000000012"]);
-    assert_eq!(names(dir.path()), ["best.json", "checkpoints", "valid.safetensors"]);
+    assert_eq!(names(dir.path()), ["best.json", "checkpoints", "examples.safetensors", "valid.safetensors"]);
     let spec = Metrics::spec(&rows[0].schema()).expect("a metrics edge");
     assert_eq!(spec.streams, ["mel/0", "mel/1", "cqt/0"]);
     assert!((spec.chance - 1.0 / 16.0).abs() < 1e-12);
+}
+
+#[test]
+fn evaluations_say_what_a_constant_answer_reaches_and_show_crops() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rows = run(&context(dir.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    let unigrams: Vec<Option<f64>> = rows
+        .iter()
+        .map(|row| column::<Float64Array>(row, "unigram").expect("a column of the edge").iter().next().flatten())
+        .collect();
+    for (row, unigram) in rows.iter().zip(&unigrams) {
+        assert_eq!(unigram.is_some(), split(row) == "valid");
+        assert!(unigram.is_none_or(|share| share > 1.0 / 16.0 && share < 1.0), "{unigram:?}");
+    }
+    let path = dir.path().join(crate::storage::EXAMPLES_FILE);
+    let shown = crate::storage::PredictedCrops::read(&path).expect("readable").expect("it is there");
+    assert_eq!((shown.step, shown.positions(), shown.patch_dim(), shown.crops.len()), (12, 50, 12, 4));
+    assert_eq!(shown.streams, ["mel/0", "mel/1", "cqt/0"]);
+    // Tracks 12 and 16 are held out; what is shown is what the stage was given.
+    assert_eq!(shown.crops.iter().map(|crop| crop.track).collect::<Vec<_>>()[..2], [12, 16]);
+    for crop in &shown.crops {
+        assert!(crop.mask.iter().any(|&masked| masked) && crop.mask.len() == 50);
+        assert!(crop.tokens.iter().chain(&crop.predicted).all(|&code| code < 16));
+    }
+}
+
+#[test]
+fn the_cost_is_known_before_it_runs() {
+    let stage = bind(params(), &features(), &tokens()).expect("the parameters fit").stage;
+    let estimate = stage.estimate().expect("training has a cost");
+    assert_eq!((estimate.steps, estimate.minibatch, estimate.positions), (12, 4, 50));
+    assert!((estimate.rate_hz - 25.0).abs() < 1e-9 && (estimate.audio_s_per_step() - 8.0).abs() < 1e-9);
+    assert_eq!(estimate.head_parameters, 17 * 16 * 3);
+    assert_eq!(estimate.memory.weights, 4 * estimate.parameters);
+    assert!(estimate.memory.activations > 0 && estimate.flop() > 12.0 * 4.0 * 50.0);
 }
 
 #[test]

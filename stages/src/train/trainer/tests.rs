@@ -158,6 +158,24 @@ fn averaged_weights_lag_behind_predict_held_out_crops_and_are_resumed() {
 }
 
 #[test]
+fn predictions_are_those_that_evaluation_counts() {
+    let trainer = Trainer::new(config(), &Device::Cpu, 1).expect("the configuration is valid");
+    let minibatch = minibatch(7);
+    let valid = trainer.evaluate(&minibatch).expect("an evaluation");
+    let predictions = trainer.predict(&minibatch).expect("predictions");
+    assert_eq!(predictions.masked, trainer.valid_mask(&minibatch).expect("a mask"));
+    assert_eq!((predictions.masked.len(), predictions.codes.len()), (valid.masked, 2 * valid.masked));
+    let tokens = minibatch.tokens.flatten_all().and_then(|t| t.to_vec1::<u32>()).expect("tokens");
+    let mut correct = [0, 0];
+    for (&at, codes) in predictions.masked.iter().zip(predictions.codes.chunks_exact(2)) {
+        for stream in 0..2 {
+            correct[stream] += u64::from(tokens[2 * at as usize + stream] == codes[stream]);
+        }
+    }
+    assert_eq!(valid.correct, correct);
+}
+
+#[test]
 fn resuming_is_bit_exact() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut whole = Trainer::new(config(), &Device::Cpu, 7).expect("the configuration is valid");
