@@ -5,6 +5,13 @@ use std::f32::consts::FRAC_1_SQRT_2;
 /// Lanes of a row reduction. Fixed, so that the order of additions never depends on the machine.
 const LANES: usize = 16;
 
+/// Runs `f` compiled for the widest vector unit that this machine has, whatever the program was built for. Only what is
+/// inlined into `f` gains by it.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
 /// `a * b + c`, fused where the target has the instruction; without it `f32::mul_add` is a slow library call.
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {

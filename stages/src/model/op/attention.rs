@@ -71,7 +71,7 @@ impl Attention {
             head_dim,
             causal: self.0.causal,
             angles: self.0.angles.as_deref(),
-            dropout: self.0.drop,
+            dropout: self.0.drop.map(|drop| drop.per_example(self.0.heads * positions)),
         })
     }
 }
