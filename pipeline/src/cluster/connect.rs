@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
-use super::{ClusterError, Group, Hello};
+use super::{ClusterError, Group, Hello, Sockets};
 use crate::stop::Stop;
 
 /// How long one attempt may take, and the exchange of hellos after it.
@@ -40,9 +40,9 @@ pub(super) fn connect<const N: usize>(
     hello: &Hello,
     purposes: [&'static str; N],
     stop: &Stop,
-) -> Result<[Vec<Option<TcpStream>>; N], ClusterError> {
+) -> Result<[Sockets; N], ClusterError> {
     let (me, size) = (group.process, group.size());
-    let hello = Hello { process: me, processes: size, ..hello.clone() };
+    let hello = hello.of(me, size);
     let (found, finds) = unbounded();
     let search = Search { group: group.clone(), hello, purposes: purposes.to_vec(), found, over: false.into() };
     let search = Arc::new(search);
@@ -56,9 +56,9 @@ pub(super) fn connect<const N: usize>(
         thread::spawn(move || search.call(process));
     }
     let started = Instant::now();
-    let mut streams: [Vec<Option<TcpStream>>; N] = std::array::from_fn(|_| (0..size).map(|_| None).collect());
+    let mut streams: [Sockets; N] = std::array::from_fn(|_| (0..size).map(|_| None).collect());
     let mut reasons: Vec<Option<io::Error>> = (0..size).map(|_| None).collect();
-    let is_missing = |streams: &[Vec<Option<TcpStream>>; N], process: usize| {
+    let is_missing = |streams: &[Sockets; N], process: usize| {
         process != me && streams.iter().any(|by_process| by_process[process].is_none())
     };
     let outcome = loop {
@@ -138,7 +138,10 @@ impl Search {
                 |()| Found::Connected(purpose, other.process, stream),
             ));
         } else {
-            let reason = format!("process {} calls process {}: two processes have one number", other.process, self.group.process);
+            let reason = format!(
+                "process {} calls process {}: two processes have one number",
+                other.process, self.group.process
+            );
             self.tell(Found::Refused(reason));
         }
     }
@@ -147,7 +150,7 @@ impl Search {
     fn call(&self, process: usize) {
         let mut purpose = 0;
         while purpose < self.purposes.len() && !self.is_over() {
-            let hello = Hello { purpose: self.purposes[purpose].to_owned(), ..self.hello.clone() };
+            let hello = self.hello.about(self.purposes[purpose]);
             match self.attempt(process, &hello) {
                 Ok((stream, other)) => {
                     let name = self.group.name(process);

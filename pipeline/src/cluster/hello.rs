@@ -55,6 +55,16 @@ impl Hello {
         }
     }
 
+    /// The same, said by process `process` of `processes`.
+    pub(super) fn of(&self, process: usize, processes: usize) -> Self {
+        Self { process, processes, ..self.clone() }
+    }
+
+    /// The same, at the beginning of a connection for a purpose.
+    pub(super) fn about(&self, purpose: &str) -> Self {
+        Self { purpose: purpose.to_owned(), ..self.clone() }
+    }
+
     /// In what another process is not a part of this run. `peer` is its name.
     pub(super) fn difference(&self, other: &Self, peer: &str) -> Option<String> {
         let differs = |what: &str, there: &dyn std::fmt::Display, here: &dyn std::fmt::Display| {
@@ -172,7 +182,8 @@ pub(super) mod tests {
     fn the_difference_is_named() {
         let here = example();
         assert_eq!(here.difference(&here, "process 1"), None);
-        let cases: [(Box<dyn Fn(&mut Hello)>, &str); 10] = [
+        type Change = Box<dyn Fn(&mut Hello)>;
+        let cases: [(Change, &str); 10] = [
             (Box::new(|h| h.token = "u".into()), "belongs to another run: its OMAR_FLOW_TOKEN is another one"),
             (Box::new(|h| h.processes = 3), "counts other processes: 3 there, 2 here"),
             (Box::new(|h| h.version = "0.2.0".into()), "is another version of omar-flow: 0.2.0 there, 0.1.0 here"),
@@ -188,10 +199,7 @@ pub(super) mod tests {
             ),
             (Box::new(|h| drop(h.nodes.pop())), "runs another graph: it has no node `model`"),
             (Box::new(|h| h.tracks = 11), "finds another number of recordings: 11 there, 12 here"),
-            (
-                Box::new(|h| h.resumes = true),
-                "continues a run, this process begins one: give --resume to all or none",
-            ),
+            (Box::new(|h| h.resumes = true), "continues a run, this process begins one: give --resume to all or none"),
         ];
         for (change, message) in cases {
             let mut there = example();

@@ -29,6 +29,9 @@ use watch::Watch;
 /// Environment variable with the token that all processes of a run share.
 pub(crate) const TOKEN: &str = "OMAR_FLOW_TOKEN";
 
+/// Connections to all processes for one purpose; the place of this process is empty.
+pub(crate) type Sockets = Vec<Option<TcpStream>>;
+
 /// How a process ended, if it has and this one knows.
 pub(crate) type Describe = Arc<dyn Fn(usize) -> Option<String> + Send + Sync>;
 
@@ -77,7 +80,9 @@ impl std::fmt::Debug for Group {
 #[non_exhaustive]
 pub enum ClusterError {
     /// This process cannot listen on its own address.
-    #[error("process {process} cannot listen on {address}: {source}; is the address this machine's, and the port free?")]
+    #[error(
+        "process {process} cannot listen on {address}: {source}; is the address this machine's, and the port free?"
+    )]
     Listen {
         /// Which process.
         process: usize,
@@ -109,7 +114,7 @@ pub(crate) struct Cluster {
     size: usize,
     failure: Failure,
     watch: Watch,
-    collective: Mutex<Vec<Option<TcpStream>>>,
+    sums: Mutex<[Sockets; 2]>,
 }
 
 impl Cluster {
@@ -118,11 +123,11 @@ impl Cluster {
     /// # Errors
     /// Who is missing at the deadline, or who differs, and in what.
     pub(crate) fn connect(group: &Group, hello: &Hello, stop: &Stop) -> Result<Self, ClusterError> {
-        let [control, collective] = connect::connect(group, hello, ["control", "collective"], stop)?;
+        let [control, small, large] = connect::connect(group, hello, ["control", "small sums", "large sums"], stop)?;
         let failure = Failure::default();
         let names = (0..group.size()).map(|process| group.name(process)).collect();
         let watch = Watch::start(control, names, failure.clone(), group.describe.clone());
-        Ok(Self { process: group.process, size: group.size(), failure, watch, collective: Mutex::new(collective) })
+        Ok(Self { process: group.process, size: group.size(), failure, watch, sums: Mutex::new([small, large]) })
     }
 
     /// Which of the processes this is.
@@ -140,9 +145,9 @@ impl Cluster {
         &self.failure
     }
 
-    /// The sockets over which sums go, by process, once: the place of this process is empty.
-    pub(crate) fn take_collective(&self) -> Vec<Option<TcpStream>> {
-        std::mem::take(&mut *self.collective.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The sockets over which small and large sums go, once: small ones do not queue behind large ones.
+    pub(crate) fn take_sums(&self) -> [Sockets; 2] {
+        std::mem::take(&mut *self.sums.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes leave of the others: all is done, or it failed for a reason of this process.

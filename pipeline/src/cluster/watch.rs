@@ -56,10 +56,13 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// Is told the reason.
+type Hook = Box<dyn Fn(&str) + Send>;
+
 #[derive(Default)]
 struct State {
     reason: Option<String>,
-    hooks: Vec<Box<dyn Fn(&str) + Send>>,
+    hooks: Vec<Hook>,
 }
 
 impl Failure {
@@ -195,7 +198,10 @@ impl Ear {
                 Ok(Ok(Message::Lost(reason))) => reason,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     let silence = PATIENCE.as_secs();
-                    format!("{} has given no sign of life for {silence} s: it is frozen or cannot be reached", self.name)
+                    format!(
+                        "{} has given no sign of life for {silence} s: it is frozen or cannot be reached",
+                        self.name
+                    )
                 }
                 Ok(Err(_)) | Err(_) => self.ended(),
             };

@@ -8,12 +8,12 @@
 //! up, in the order of the ranks, and sends the sum to all, `answers` puts the slices together: every process sends and
 //! receives `2 (P - 1) / P` of a bucket, whatever the number P of processes. Small vectors and broadcasts go to
 //! everybody whole, in one hop. The dataflow has one worker of its own in each process, and knows nothing of the graph.
+//! There are two of it, so that small vectors, for which the pass waits, do not queue behind buckets.
 
 mod parcel;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use candle_core::{Device, Tensor};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use omar_stages::train::{Collective, CollectiveError, Pending};
 use timely::WorkerConfig;
-use timely::communication::allocator::process::ProcessBuilder;
+use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::{AllocatorBuilder, Hooks, WorkerGuards};
 use timely::container::NoopBuilder;
@@ -33,7 +33,7 @@ use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, Stream};
 use timely::scheduling::activate::SyncActivator;
 
-use crate::cluster::Failure;
+use crate::cluster::{Cluster, Failure, Sockets};
 use crate::exec::RunError;
 use crate::exec::lane::panic_text;
 use parcel::{Kind, Parcel, Payload, Piece, to_owner};
@@ -70,23 +70,29 @@ type Waiting = Rc<RefCell<HashMap<u64, Sender<Answer>>>>;
 struct Rank {
     rank: usize,
     size: usize,
+    small: Line,
+    large: Line,
+    failure: Failure,
+}
+
+/// The way to one dataflow.
+struct Line {
     /// Number of calls so far; its lock keeps the calls in the order of their numbers.
     calls: Mutex<u64>,
     commands: Sender<Command>,
     wake: SyncActivator,
-    failure: Failure,
 }
 
-impl std::fmt::Debug for Command {
+impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Command")
+        f.debug_struct("Line").field("calls", &self.calls).finish_non_exhaustive()
     }
 }
 
-impl Rank {
-    fn call(&self, given: Given) -> Result<Waiter, CollectiveError> {
+impl Line {
+    fn call(&self, given: Given, failure: &Failure) -> Result<Waiter, CollectiveError> {
         let (answer, waiting) = bounded(1);
-        let waiter = Waiter { waiting, failure: self.failure.clone() };
+        let waiter = Waiter { waiting, failure: failure.clone() };
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         *calls += 1;
         let command = Command::Call { number: *calls, given, answer };
@@ -94,6 +100,11 @@ impl Rank {
             return Err(waiter.lost());
         }
         Ok(waiter)
+    }
+
+    fn close(&self) {
+        let _gone = self.commands.send(Command::Close);
+        let _gone = self.wake.activate();
     }
 }
 
@@ -108,11 +119,11 @@ impl Collective for Rank {
 
     fn start_sum(&self, bucket: Tensor) -> Result<Box<dyn Pending>, CollectiveError> {
         let (device, values) = (bucket.device().clone(), bucket.to_vec1::<f32>()?);
-        Ok(Box::new(Sum { waiter: self.call(Given::Bucket(values))?, device }))
+        Ok(Box::new(Sum { waiter: self.large.call(Given::Bucket(values), &self.failure)?, device }))
     }
 
     fn sum(&self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        match self.call(Given::Values(values.to_vec()))?.wait()? {
+        match self.small.call(Given::Values(values.to_vec()), &self.failure)?.wait()? {
             Answer::Values(sums) if sums.len() == values.len() => {
                 values.copy_from_slice(&sums);
                 Ok(())
@@ -122,7 +133,7 @@ impl Collective for Rank {
     }
 
     fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>, CollectiveError> {
-        match self.call(Given::Bytes(bytes))?.wait()? {
+        match self.small.call(Given::Bytes(bytes), &self.failure)?.wait()? {
             Answer::Bytes(bytes) => Ok(bytes),
             answer => Err(answer.unexpected()),
         }
@@ -186,43 +197,24 @@ impl Pending for Sum {
     }
 }
 
-/// The dataflow while it runs.
+/// The dataflows while they run.
 pub(crate) struct Exchange {
     rank: Arc<Rank>,
-    guards: WorkerGuards<()>,
+    guards: Vec<WorkerGuards<()>>,
 }
 
 impl Exchange {
-    /// Starts the dataflow over connected sockets, by process; the place of `rank` is empty.
-    pub(crate) fn start(sockets: Vec<Option<TcpStream>>, rank: usize, failure: Failure) -> Result<Self, RunError> {
-        let failed = |what: String| RunError::Failed(format!("the exchange of gradients cannot start: {what}"));
-        let (size, hooks) = (sockets.len(), Hooks::default());
-        let inner = ProcessBuilder::new_typed_vector(1, hooks.refill.clone(), None);
-        let (builders, network) = initialize_networking_from_sockets(inner, sockets, rank, 1, hooks)
-            .map_err(|error| failed(error.to_string()))?;
-        let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        let (commands, asked) = unbounded();
-        let (ready, wake) = bounded(1);
-        let seat = Mutex::new(Some((asked, ready)));
-        let flag = failure.clone();
-        let guards = timely::execute::execute_from(builders, Box::new(network), WorkerConfig::default(), move |worker| {
-            let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let (asked, ready) = seat.expect("there is one worker");
-            let guarded = catch_unwind(AssertUnwindSafe(|| {
-                worker.dataflow_named::<u64, _, _>("collective", |scope| build(scope, asked, &ready));
-                while worker.has_dataflows() && !flag.is_set() {
-                    worker.step_or_park(Some(LOOK));
-                }
-            }));
-            if let Err(panic) = guarded {
-                flag.set(&format!("the exchange of gradients panicked: {}", panic_text(&*panic)));
-            }
-            worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
-        })
-        .map_err(failed)?;
-        let wake = wake.recv().map_err(|_| failed("its worker has ended".to_owned()))?;
-        let rank = Rank { rank, size, calls: Mutex::new(0), commands, wake, failure };
-        Ok(Self { rank: Arc::new(rank), guards })
+    /// Starts the dataflows over the connections of a cluster.
+    pub(crate) fn start(cluster: &Cluster) -> Result<Self, RunError> {
+        Self::over(cluster.take_sums(), cluster.process(), cluster.failure().clone())
+    }
+
+    /// Starts the dataflows over connections for small and for large sums.
+    fn over([small, large]: [Sockets; 2], rank: usize, failure: Failure) -> Result<Self, RunError> {
+        let size = small.len();
+        let (small, first) = line(small, rank, failure.clone())?;
+        let (large, second) = line(large, rank, failure.clone())?;
+        Ok(Self { rank: Arc::new(Rank { rank, size, small, large, failure }), guards: vec![first, second] })
     }
 
     /// The rank that this process is.
@@ -230,15 +222,14 @@ impl Exchange {
         self.rank.clone()
     }
 
-    /// Ends the dataflow, once all processes have come here. When all is lost it is left as it is: its threads may wait
-    /// for a network that is gone.
-    pub(crate) fn close(self) {
-        let Self { rank, guards } = self;
-        let _gone = rank.commands.send(Command::Close);
-        let _gone = rank.wake.activate();
-        if rank.failure.is_set() {
-            return std::mem::forget(guards);
+    /// Ends the dataflows, once all processes have come here.
+    pub(crate) fn close(mut self) {
+        self.rank.small.close();
+        self.rank.large.close();
+        if self.rank.failure.is_set() {
+            return;
         }
+        let guards = std::mem::take(&mut self.guards);
         let (closed, closing) = bounded::<()>(0);
         std::thread::spawn(move || {
             // Threads of the network panic when the other side is gone.
@@ -246,11 +237,48 @@ impl Exchange {
             drop(closed);
         });
         while let Err(RecvTimeoutError::Timeout) = closing.recv_timeout(LOOK) {
-            if rank.failure.is_set() {
+            if self.rank.failure.is_set() {
                 return;
             }
         }
     }
+}
+
+impl Drop for Exchange {
+    /// What has not been closed is left as it is: its threads may wait for a network that is gone.
+    fn drop(&mut self) {
+        std::mem::take(&mut self.guards).into_iter().for_each(std::mem::forget);
+    }
+}
+
+/// Starts one dataflow.
+fn line(sockets: Sockets, rank: usize, failure: Failure) -> Result<(Line, WorkerGuards<()>), RunError> {
+    let failed = |what: String| RunError::Failed(format!("the exchange of gradients cannot start: {what}"));
+    let hooks = Hooks::default();
+    let inner = ProcessBuilder::new_typed_vector(1, hooks.refill.clone(), None);
+    let (builders, network) = initialize_networking_from_sockets(inner, sockets, rank, 1, hooks)
+        .map_err(|error| failed(error.to_string()))?;
+    let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+    let (commands, asked) = unbounded();
+    let (ready, wake) = bounded(1);
+    let seat = Mutex::new(Some((asked, ready)));
+    let guards = timely::execute::execute_from(builders, Box::new(network), WorkerConfig::default(), move |worker| {
+        let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (asked, ready) = seat.expect("there is one worker");
+        let guarded = catch_unwind(AssertUnwindSafe(|| {
+            worker.dataflow_named::<u64, _, _>("collective", |scope| build(scope, asked, &ready));
+            while worker.has_dataflows() && !failure.is_set() {
+                worker.step_or_park(Some(LOOK));
+            }
+        }));
+        if let Err(panic) = guarded {
+            failure.set(&format!("the exchange of gradients panicked: {}", panic_text(&*panic)));
+        }
+        worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
+    })
+    .map_err(failed)?;
+    let wake = wake.recv().map_err(|_| failed("its worker has ended".to_owned()))?;
+    Ok((Line { calls: Mutex::new(0), commands, wake }, guards))
 }
 
 fn build(scope: Scope<'_, u64>, asked: Receiver<Command>, ready: &Sender<SyncActivator>) {

@@ -9,8 +9,10 @@
 
 mod threads;
 
+use crate::model::Across;
 use candle_core::Tensor;
 use std::fmt::Debug;
+use std::sync::Arc;
 use thiserror::Error;
 
 pub use threads::threads;
@@ -94,6 +96,16 @@ pub enum CollectiveError {
     /// The device failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// The ranks as the model knows them: they share its minibatch.
+#[derive(Debug)]
+pub(super) struct Sharers(pub(super) Arc<dyn Collective>);
+
+impl Across for Sharers {
+    fn sum(&self, values: &mut [f64]) -> candle_core::Result<()> {
+        self.0.sum(values).map_err(candle_core::Error::wrap)
+    }
 }
 
 /// The only rank there is: nothing is exchanged.

@@ -36,7 +36,7 @@ pub(super) enum Kind {
 const KINDS: [Kind; 5] = [Kind::Slice, Kind::Sum, Kind::Values, Kind::Bytes, Kind::Trouble];
 
 /// A piece.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Piece {
     pub(super) call: u64,
     pub(super) kind: Kind,
@@ -48,7 +48,7 @@ pub(super) struct Piece {
 }
 
 /// What a piece holds. Floats are little-endian on the wire, so that processes of any machine understand each other.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Payload {
     /// A part of a vector.
     Floats(Arc<Vec<f32>>, Range<usize>),
@@ -123,7 +123,7 @@ impl Piece {
 }
 
 /// What timely carries: one piece, or nothing any more.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Parcel(Option<Piece>);
 
 impl Parcel {

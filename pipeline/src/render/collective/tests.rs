@@ -1,38 +1,37 @@
 //! The dataflow of sums, between threads that are connected like processes.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use super::*;
 
 /// Sockets between every two of `size` ranks, by rank.
-fn sockets(size: usize) -> Vec<Vec<Option<TcpStream>>> {
-    let mut sockets: Vec<Vec<Option<TcpStream>>> = (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
-    for first in 0..size {
-        for second in first + 1..size {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let caller = TcpStream::connect(listener.local_addr().expect("bound")).expect("somebody listens");
-            let (answerer, _) = listener.accept().expect("a call");
-            for stream in [&caller, &answerer] {
-                stream.set_nodelay(true).expect("a socket");
-            }
-            (sockets[first][second], sockets[second][first]) = (Some(answerer), Some(caller));
+fn sockets(size: usize) -> Vec<Sockets> {
+    let mut sockets: Vec<Sockets> = (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
+    let pairs = (0..size).flat_map(|first| (first + 1..size).map(move |second| (first, second)));
+    for (first, second) in pairs {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let caller = TcpStream::connect(listener.local_addr().expect("bound")).expect("somebody listens");
+        let (answerer, _) = listener.accept().expect("a call");
+        for stream in [&caller, &answerer] {
+            stream.set_nodelay(true).expect("a socket");
         }
+        (sockets[first][second], sockets[second][first]) = (Some(answerer), Some(caller));
     }
     sockets
 }
 
 /// Runs `work` on every one of `size` ranks and returns what they found, by rank.
 fn on_ranks<T: Send + 'static>(size: usize, work: fn(&dyn Collective) -> T) -> Vec<T> {
-    let run = move |(rank, sockets): (usize, Vec<Option<TcpStream>>)| {
+    let run = move |(rank, (small, large)): (usize, (Sockets, Sockets))| {
         thread::spawn(move || {
-            let exchange = Exchange::start(sockets, rank, Failure::default()).expect("the sockets are connected");
+            let exchange = Exchange::over([small, large], rank, Failure::default()).expect("the sockets are connected");
             let found = work(&*exchange.collective());
             exchange.close();
             found
         })
     };
-    let ranks: Vec<_> = sockets(size).into_iter().enumerate().map(run).collect();
+    let ranks: Vec<_> = sockets(size).into_iter().zip(sockets(size)).enumerate().map(run).collect();
     ranks.into_iter().map(|rank| rank.join().expect("a rank ends well")).collect()
 }
 
@@ -77,22 +76,26 @@ fn two_and_three_ranks_agree_with_sums_in_rank_order() {
 #[test]
 fn ranks_out_of_step_are_told_what_each_gave() {
     let errors = on_ranks(2, |rank| match rank.rank() {
-        0 => rank.sum(&mut [1.0]).expect_err("the other gives a bucket").to_string(),
-        _ => {
-            let bucket = Tensor::zeros(5, candle_core::DType::F32, &Device::Cpu).expect("a tensor");
-            let sum = rank.start_sum(bucket).expect("it begins");
-            sum.wait().expect_err("the other gives values").to_string()
-        }
+        0 => rank.sum(&mut [1.0, 2.0]).expect_err("the other broadcasts").to_string(),
+        _ => rank.broadcast(Vec::new()).expect_err("the other sums").to_string(),
     });
-    let expected = "the processes are out of step: rank 0 gives 1 values, rank 1 gives a bucket of 5 values";
+    let expected = "the processes are out of step: rank 0 gives 2 values, rank 1 gives a broadcast";
+    assert_eq!(errors, [expected, expected]);
+    let errors = on_ranks(2, |rank| {
+        let bucket = Tensor::zeros(5 + rank.rank(), candle_core::DType::F32, &Device::Cpu).expect("a tensor");
+        rank.start_sum(bucket).expect("it begins").wait().expect_err("lengths differ").to_string()
+    });
+    let expected =
+        "the processes are out of step: rank 0 gives a bucket of 5 values, rank 1 gives a bucket of 6 values";
     assert_eq!(errors, [expected, expected]);
 }
 
 #[test]
 fn who_waits_when_all_is_lost_is_told_why() {
-    let mut sockets = sockets(2);
-    let (failure, kept) = (Failure::default(), sockets.pop());
-    let exchange = Exchange::start(sockets.remove(0), 0, failure.clone()).expect("the sockets are connected");
+    let (mut small, mut large) = (sockets(2), sockets(2));
+    let (failure, kept) = (Failure::default(), (small.pop(), large.pop()));
+    let sockets = [small.remove(0), large.remove(0)];
+    let exchange = Exchange::over(sockets, 0, failure.clone()).expect("the sockets are connected");
     let rank = exchange.collective();
     let waiting = thread::spawn(move || rank.barrier());
     thread::sleep(Duration::from_millis(20));
