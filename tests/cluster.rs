@@ -76,13 +76,30 @@ fn errors(stderr: &str) -> Vec<&str> {
     stderr.lines().filter(|line| line.starts_with("error: ")).collect()
 }
 
-/// Waits until there are so many checkpoints below `runs`.
-fn wait_for_checkpoints(program: &Program, count: usize, child: &mut Child) {
-    let found = || walk(&program.path("runs")).iter().filter(|path| path.ends_with("state.json")).count();
-    while found() < count {
+/// The checkpoints below `runs`.
+fn checkpoints(program: &Program) -> BTreeSet<PathBuf> {
+    walk(&program.path("runs")).into_iter().filter(|path| path.ends_with("state.json")).collect()
+}
+
+/// Waits until there are two checkpoints more than `before`.
+fn wait_for_checkpoints(program: &Program, before: &BTreeSet<PathBuf>, child: &mut Child) {
+    while checkpoints(program).difference(before).count() < 2 {
         assert!(child.try_wait().expect("it can be asked").is_none(), "it ended too early");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The processes whose parent a process is.
+#[cfg(target_os = "linux")]
+fn children(parent: u32) -> Vec<String> {
+    let is_child = |process: &String| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // `pid (name) state parent ...`, and names may hold anything.
+        let rest = stat.rsplit(')').next().unwrap_or_default();
+        rest.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    let all = std::fs::read_dir("/proc").expect("Linux has it").flatten();
+    all.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(is_child).collect()
 }
 
 /// Weights and running statistics after eight steps differ by at most 1e-4 of the largest value of their tensor: what
@@ -120,10 +137,10 @@ fn a_killed_process_ends_all_and_the_restart_goes_on() {
     program.clear();
     let mut parent = program.command(&["run", "graph.yaml", "--processes", "2"]);
     let mut parent = parent.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-    wait_for_checkpoints(&program, 2, &mut parent);
-    let children = format!("/proc/{0}/task/{0}/children", parent.id());
-    let child = std::fs::read_to_string(children).expect("Linux lists children");
-    Command::new("kill").args(["-KILL", child.trim()]).status().expect("kill runs");
+    wait_for_checkpoints(&program, &BTreeSet::new(), &mut parent);
+    let children = children(parent.id());
+    assert_eq!(children.len(), 1);
+    Command::new("kill").args(["-KILL", &children[0]]).status().expect("kill runs");
     let (code, stderr) = end(parent);
     assert_eq!(code, Some(1), "{stderr}");
     let [error] = errors(&stderr)[..] else { panic!("{stderr}") };
@@ -141,15 +158,15 @@ fn in_a_cluster_too_and_a_stop_of_one_stops_all_at_the_same_step() {
     let addresses = hosts(&program, 2);
     let start = |more: &[&str]| [0, 1].map(|process| member(&program, process, more).spawn().expect("it starts"));
     let [mut first, second] = start(&[]);
-    wait_for_checkpoints(&program, 2, &mut first);
+    wait_for_checkpoints(&program, &BTreeSet::new(), &mut first);
     // A signal to the one that writes nothing.
     Command::new("kill").args(["-TERM", &second.id().to_string()]).status().expect("kill runs");
     let ended = [end(first), end(second)];
     assert!(ended.iter().all(|(code, _)| *code == Some(130)), "{ended:?}");
     let run = program.runs()[0].display().to_string();
+    let before = checkpoints(&program);
     let [mut first, second] = start(&["--resume", &run]);
-    let before = walk(&program.path("runs")).iter().filter(|path| path.ends_with("state.json")).count();
-    wait_for_checkpoints(&program, before + 1, &mut first);
+    wait_for_checkpoints(&program, &before, &mut first);
     Command::new("kill").args(["-KILL", &first.id().to_string()]).status().expect("kill runs");
     let ((_, _), (code, stderr)) = (end(first), end(second));
     assert_eq!(code, Some(1), "{stderr}");

@@ -14,10 +14,14 @@ use super::{Describe, Hosts, TOKEN};
 /// How long they may take to end after this one has nothing more to do.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// The same, when the run has failed and they know it.
+const SHORT_GRACE: Duration = Duration::from_secs(2);
+
 /// Processes 1, 2, ... of a run. Dropping them waits until they have ended, and in the end makes them.
 pub(crate) struct Children {
     hosts: Hosts,
     running: Arc<Mutex<Vec<Running>>>,
+    grace: Duration,
 }
 
 struct Running {
@@ -43,7 +47,7 @@ impl Children {
         let token = std::env::var(TOKEN).unwrap_or_else(|_| token());
         std::fs::create_dir_all(folder)?;
         let program = std::env::current_exe()?;
-        let children = Self { hosts, running: Arc::default() };
+        let children = Self { hosts, running: Arc::default(), grace: GRACE };
         for process in 1..size {
             let log = folder.join(format!("process-{process}.log"));
             let output = File::create(&log)?;
@@ -61,6 +65,11 @@ impl Children {
     /// Where all of them listen.
     pub(crate) fn hosts(&self) -> &Hosts {
         &self.hosts
+    }
+
+    /// The run has failed: those that are still there are frozen, or about to end.
+    pub(crate) fn hurry(&mut self) {
+        self.grace = SHORT_GRACE;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
@@ -88,7 +97,7 @@ impl Drop for Children {
         let started = Instant::now();
         let mut running = self.lock();
         while running.iter_mut().any(|child| child.ended().is_none()) {
-            if started.elapsed() > GRACE {
+            if started.elapsed() > self.grace {
                 for child in running.iter_mut().filter(|child| child.ended.is_none()) {
                     let _gone = child.child.kill();
                     let _status = child.child.wait();

@@ -126,7 +126,7 @@ impl Cluster {
         let [control, small, large] = connect::connect(group, hello, ["control", "small sums", "large sums"], stop)?;
         let failure = Failure::default();
         let names = (0..group.size()).map(|process| group.name(process)).collect();
-        let watch = Watch::start(control, names, failure.clone(), group.describe.clone());
+        let watch = Watch::start(control, names, failure.clone(), group.describe.clone(), group.deadline);
         Ok(Self { process: group.process, size: group.size(), failure, watch, sums: Mutex::new([small, large]) })
     }
 

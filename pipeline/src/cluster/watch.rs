@@ -109,18 +109,20 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts to send and to listen. `streams` and `names` are by process; the place of this one is empty.
+    /// Starts to send and to listen. `streams` and `names` are by process; the place of this one is empty. The others may
+    /// take as long as `first` before they send their first beat: they may wait for somebody else.
     pub(super) fn start(
         streams: Vec<Option<TcpStream>>,
         names: Vec<String>,
         failure: Failure,
         describe: Option<Describe>,
+        first: Duration,
     ) -> Self {
         let (farewell, words) = bounded(1);
         let (mut mouths, mut ears) = (Vec::new(), Vec::new());
         for (process, (stream, name)) in streams.into_iter().zip(names).enumerate() {
             let Some(stream) = stream else { continue };
-            let ear = Ear { process, name, failure: failure.clone(), describe: describe.clone() };
+            let ear = Ear { process, name, failure: failure.clone(), describe: describe.clone(), first };
             match stream.try_clone() {
                 Ok(mouth) => mouths.push(mouth),
                 Err(error) => failure.set(&format!("the connection to {} cannot be used: {error}", ear.name)),
@@ -129,6 +131,7 @@ impl Watch {
         }
         let sender = thread::spawn(move || {
             let _short = mouths.iter().try_for_each(|mouth| mouth.set_write_timeout(Some(BEAT)));
+            mouths.iter_mut().for_each(|mouth| say(mouth, &Message::Beat));
             let mut failed: Option<Instant> = None;
             loop {
                 let word = match words.recv_timeout(BEAT) {
@@ -181,23 +184,27 @@ struct Ear {
     name: String,
     failure: Failure,
     describe: Option<Describe>,
+    first: Duration,
 }
 
 impl Ear {
     fn listen(&self, stream: TcpStream) {
-        let _short = stream.set_read_timeout(Some(PATIENCE));
         let mut reader = BufReader::new(stream);
-        let mut line = Vec::new();
+        let (mut line, mut patience) = (Vec::new(), PATIENCE + self.first);
         loop {
             line.clear();
+            let _set = reader.get_ref().set_read_timeout(Some(patience));
             let read = reader.by_ref().take(LONGEST).read_until(b'\n', &mut line);
             let reason = match read.map(|_| serde_json::from_slice::<Message>(&line)) {
-                Ok(Ok(Message::Beat)) => continue,
+                Ok(Ok(Message::Beat)) => {
+                    patience = PATIENCE;
+                    continue;
+                }
                 Ok(Ok(Message::Done)) => return,
                 Ok(Ok(Message::Failed(reason))) => format!("{} failed: {reason}", self.name),
                 Ok(Ok(Message::Lost(reason))) => reason,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    let silence = PATIENCE.as_secs();
+                    let silence = patience.as_secs();
                     format!(
                         "{} has given no sign of life for {silence} s: it is frozen or cannot be reached",
                         self.name
@@ -235,7 +242,7 @@ mod tests {
     }
 
     fn watch(stream: TcpStream, failure: &Failure) -> Watch {
-        Watch::start(vec![Some(stream)], vec!["process 1 (there)".to_owned()], failure.clone(), None)
+        Watch::start(vec![Some(stream)], vec!["process 1 (there)".to_owned()], failure.clone(), None, Duration::ZERO)
     }
 
     fn wait(failure: &Failure) -> String {

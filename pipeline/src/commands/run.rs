@@ -56,7 +56,7 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
         Err(error) => return failed(&format!("signal handlers cannot be installed: {error}"), graph.json),
     };
     install_panic_hook();
-    let (group, children) = match group(args, &mut plan, &folder) {
+    let (group, mut children) = match group(args, &mut plan, &folder) {
         Ok(found) => found,
         Err(message) => {
             write_message(&format!("error: {message}\n"));
@@ -73,7 +73,9 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
         group,
     };
     let outcome = run::run(&plan, &options, &stop);
-    drop(children);
+    if let (Err(_), Some(children)) = (&outcome, &mut children) {
+        children.hurry();
+    }
     match outcome {
         Ok(summary) => {
             if follows {

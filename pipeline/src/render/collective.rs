@@ -27,7 +27,6 @@ use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::{AllocatorBuilder, Hooks, WorkerGuards};
 use timely::container::NoopBuilder;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, Stream};
@@ -408,37 +407,34 @@ fn total(call: u64, parts: &[Piece], me: usize, peers: usize) -> Vec<Piece> {
 /// Hands every complete answer to whoever waits for it.
 fn answers(sums: Stream<'_, u64, Parcel>, me: usize, peers: usize, waiting: Waiting) {
     let mut slices: HashMap<u64, Vec<Option<Piece>>> = HashMap::new();
-    sums.unary::<NoopBuilder<Parcel>, _, _, _>(to_owner(), "answers", move |_, _| {
-        move |input, _output| {
-            input.for_each(|_, parcel| {
-                let Some(piece) = parcel.take() else { return };
-                debug_assert_eq!(piece.to, me, "pieces come where they are sent");
-                let call = piece.call;
-                let answer = match piece.kind {
-                    Kind::Values => Answer::Values(piece.payload.doubles().collect()),
-                    Kind::Bytes => Answer::Bytes(piece.payload.bytes().to_vec()),
-                    Kind::Slice | Kind::Trouble => {
-                        Answer::OutOfStep(String::from_utf8_lossy(piece.payload.bytes()).into_owned())
-                    }
-                    Kind::Sum => {
-                        let found = slices.entry(call).or_insert_with(|| (0..peers).map(|_| None).collect());
-                        let from = piece.from;
-                        found[from] = Some(piece);
-                        if found.iter().any(Option::is_none) {
-                            return;
-                        }
-                        let found = slices.remove(&call).into_iter().flatten().flatten();
-                        Answer::Bucket(found.flat_map(|piece| piece.payload.floats()).collect())
-                    }
-                };
-                if let Some(waits) = waiting.borrow_mut().remove(&call) {
-                    // Who has given up waiting wants no answer.
-                    let _gone = waits.send(answer);
+    sums.sink(to_owner(), "answers", move |(input, _)| {
+        input.for_each(|_, parcel| {
+            let Some(piece) = parcel.take() else { return };
+            debug_assert_eq!(piece.to, me, "pieces come where they are sent");
+            let call = piece.call;
+            let answer = match piece.kind {
+                Kind::Values => Answer::Values(piece.payload.doubles().collect()),
+                Kind::Bytes => Answer::Bytes(piece.payload.bytes().to_vec()),
+                Kind::Slice | Kind::Trouble => {
+                    Answer::OutOfStep(String::from_utf8_lossy(piece.payload.bytes()).into_owned())
                 }
-            });
-        }
-    })
-    .sink(Pipeline, "end", |(input, _)| input.for_each(|_, _| {}));
+                Kind::Sum => {
+                    let found = slices.entry(call).or_insert_with(|| (0..peers).map(|_| None).collect());
+                    let from = piece.from;
+                    found[from] = Some(piece);
+                    if found.iter().any(Option::is_none) {
+                        return;
+                    }
+                    let found = slices.remove(&call).into_iter().flatten().flatten();
+                    Answer::Bucket(found.flat_map(|piece| piece.payload.floats()).collect())
+                }
+            };
+            if let Some(waits) = waiting.borrow_mut().remove(&call) {
+                // Who has given up waiting wants no answer.
+                let _gone = waits.send(answer);
+            }
+        });
+    });
 }
 
 #[cfg(test)]

@@ -105,3 +105,34 @@ fn who_waits_when_all_is_lost_is_told_why() {
     exchange.close();
     drop(kept);
 }
+
+/// Prints what a sum costs between two ranks on this machine: `cargo test --release -- --ignored --nocapture sums_take`.
+#[test]
+#[ignore = "measures, and asserts nothing"]
+#[expect(clippy::print_stdout, reason = "it is there to be read")]
+fn sums_take() {
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let times = on_ranks(2, |rank| {
+        let timed = |work: &dyn Fn()| {
+            rank.barrier().expect("both come");
+            let started = std::time::Instant::now();
+            work();
+            started.elapsed().as_secs_f64() * 1e3
+        };
+        let small = || rank.sum(&mut [1.0; 1025]).expect("both come");
+        let bucket = || Tensor::ones(1 << 20, candle_core::DType::F32, &Device::Cpu).expect("a tensor");
+        let large = |count: usize| {
+            let started: Vec<_> = (0..count).map(|_| rank.start_sum(bucket()).expect("it begins")).collect();
+            started.into_iter().for_each(|sum| drop(sum.wait().expect("both come")));
+        };
+        let small: Vec<f64> = (0..200).map(|_| timed(&small)).collect();
+        let one: Vec<f64> = (0..40).map(|_| timed(&|| large(1))).collect();
+        let four: Vec<f64> = (0..40).map(|_| timed(&|| large(4))).collect();
+        [small, one, four]
+    });
+    let [small, one, four] = times.into_iter().next().expect("a rank").map(median);
+    println!("1025 f64: {small:.3} ms; one bucket of 4 MiB: {one:.2} ms; four of them: {four:.2} ms (medians)");
+}
