@@ -92,6 +92,11 @@ impl Trainer {
     /// When the minibatch does not fit the model, nothing could be masked, loss or gradients are not finite, or another
     /// rank is lost; the weights are then unchanged.
     pub fn step(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
+        // From a thread of the pool: hundreds of short parallel passes would each wait for one to wake up.
+        rayon::scope(|_| self.step_in_pool(minibatch))
+    }
+
+    fn step_in_pool(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
         let number = self.step + 1;
         let (batch, _, streams) = self.check(minibatch)?;
         let masks = self.masks(minibatch, Stream::new(self.seed, "mask").at(self.step), number)?;

@@ -65,6 +65,23 @@ pub(crate) fn gelu_slope(x: f32) -> f32 {
     0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)) + x * INV_SQRT_2PI * exp(-0.5 * x * x)
 }
 
+/// [`gelu`] and its slope together: they share an exponential, since `erf` is told through `e^(-x^2 / 2)` here.
+#[inline(always)]
+pub(crate) fn gelu_and_slope(x: f32) -> (f32, f32) {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    let a = x.abs() * FRAC_1_SQRT_2;
+    let t = 1.0 / fma(0.327_591_1, a, 1.0);
+    let mut p = 1.061_405_4;
+    p = fma(p, t, -1.453_152);
+    p = fma(p, t, 1.421_413_8);
+    p = fma(p, t, -0.284_496_74);
+    p = fma(p, t, 0.254_829_6);
+    let e = exp(-0.5 * x * x);
+    let erf = fma(-(p * t), e, 1.0).copysign(x);
+    let phi = 0.5 * (1.0 + erf);
+    (x * phi, fma(x * INV_SQRT_2PI, e, phi))
+}
+
 /// The logistic function.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
@@ -86,11 +103,13 @@ fn lanes(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 }
 
 /// Sum of a row.
+#[inline(always)]
 pub(crate) fn sum(row: &[f32]) -> f32 {
     lanes(row, |value| value)
 }
 
 /// Mean and biased variance of a row, in two passes.
+#[inline(always)]
 pub(crate) fn moments(row: &[f32]) -> (f32, f32) {
     let n = row.len() as f32;
     let mean = sum(row) / n;
@@ -98,12 +117,13 @@ pub(crate) fn moments(row: &[f32]) -> (f32, f32) {
 }
 
 /// Sum of the products of two rows of one length.
+#[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     dot_centred(a, b, 0.0)
 }
 
 /// Sum of the products of `a` and `b - mean`.
-#[inline]
+#[inline(always)]
 pub(crate) fn dot_centred(a: &[f32], b: &[f32], mean: f32) -> f32 {
     let mut sums = [0.0; LANES];
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -130,6 +150,7 @@ pub(crate) fn sum_of_squares(row: &[f32]) -> f64 {
 }
 
 /// Largest value of a row; minus infinity for an empty one.
+#[inline(always)]
 pub(crate) fn max(row: &[f32]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];
     let mut chunks = row.chunks_exact(LANES);
@@ -142,6 +163,7 @@ pub(crate) fn max(row: &[f32]) -> f32 {
 }
 
 /// Turns a row of scores into exponentials relative to their maximum and returns `(maximum, sum)`.
+#[inline(always)]
 pub(crate) fn exponentials(row: &mut [f32]) -> (f32, f32) {
     let top = max(row);
     for value in row.iter_mut() {
@@ -173,6 +195,8 @@ mod tests {
             let (x, h) = (i as f32 * 0.1, 1e-2);
             let numeric = (f64::from(gelu(x + h)) - f64::from(gelu(x - h))) / f64::from(2.0 * h);
             assert!((f64::from(gelu_slope(x)) - numeric).abs() < 1e-4, "at {x}");
+            let (value, slope) = gelu_and_slope(x);
+            assert!((value - gelu(x)).abs() < 1e-6 && (slope - gelu_slope(x)).abs() < 1e-6, "at {x}");
         }
     }
 

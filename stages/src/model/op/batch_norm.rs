@@ -27,14 +27,14 @@ pub fn batch_norm_gelu_train(
     match form {
         Form::Kernels => {
             let x = x.contiguous()?;
-            let (mean, variance, count) = statistics(&values(&x)?, channels, across)?;
+            let (mean, variance, count) = minibatch_moments(&values(&x)?, channels, across)?;
             let statistics = BatchStatistics {
                 mean: Tensor::from_slice(&mean, channels, x.device())?,
                 variance: Tensor::from_slice(&variance, channels, x.device())?,
                 count,
             };
             let minibatch = Some(Rows { count, across: across.cloned() });
-            let op = BatchNormGelu { mean, inverse: inverse(&variance, eps), minibatch };
+            let op = BatchNormGelu { mean, inverse: inverse_deviation(&variance, eps), minibatch };
             Ok((x.apply_op3(weight, bias, op)?, statistics))
         }
         Form::Composed => {
@@ -70,7 +70,7 @@ pub fn batch_norm_gelu_evaluate(
 ) -> Result<Tensor> {
     match form {
         Form::Kernels => {
-            let (mean, inverse) = (values(mean)?.to_vec(), inverse(&values(variance)?, eps));
+            let (mean, inverse) = (values(mean)?.to_vec(), inverse_deviation(&values(variance)?, eps));
             x.contiguous()?.apply_op3(weight, bias, BatchNormGelu { mean, inverse, minibatch: None })
         }
         Form::Composed => {
@@ -81,7 +81,11 @@ pub fn batch_norm_gelu_evaluate(
 }
 
 /// Mean and biased variance per channel, in two passes over the rows, and the rows of all parts.
-fn statistics(x: &[f32], channels: usize, across: Option<&Arc<dyn Across>>) -> Result<(Vec<f32>, Vec<f32>, usize)> {
+pub(crate) fn minibatch_moments(
+    x: &[f32],
+    channels: usize,
+    across: Option<&Arc<dyn Across>>,
+) -> Result<(Vec<f32>, Vec<f32>, usize)> {
     let rows = x.len() / channels;
     let mut mean = sum_rows(rows, channels, |row, total| {
         for (sum, x) in total.iter_mut().zip(&x[row * channels..]) {
@@ -102,7 +106,7 @@ fn statistics(x: &[f32], channels: usize, across: Option<&Arc<dyn Across>>) -> R
 }
 
 /// Makes the sums of a part those of all parts, and its rows too.
-fn add_up(sums: &mut [f32], rows: usize, across: Option<&Arc<dyn Across>>) -> Result<usize> {
+pub(crate) fn add_up(sums: &mut [f32], rows: usize, across: Option<&Arc<dyn Across>>) -> Result<usize> {
     let Some(across) = across else { return Ok(rows) };
     let mut all: Vec<f64> = sums.iter().map(|sum| f64::from(*sum)).chain([rows as f64]).collect();
     across.sum(&mut all)?;
@@ -111,7 +115,7 @@ fn add_up(sums: &mut [f32], rows: usize, across: Option<&Arc<dyn Across>>) -> Re
 }
 
 /// `1 / sqrt(variance + eps)`.
-fn inverse(variance: &[f32], eps: f64) -> Vec<f32> {
+pub(crate) fn inverse_deviation(variance: &[f32], eps: f64) -> Vec<f32> {
     variance.iter().map(|variance| 1.0 / (variance + eps as f32).sqrt()).collect()
 }
 

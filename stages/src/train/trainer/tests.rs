@@ -112,15 +112,25 @@ fn large_minibatch(i: u64, count: usize) -> Minibatch {
 
 /// What `size` ranks have after some steps: weights, moments and statistics by name, and the metrics of the steps.
 fn trained_by(size: usize, config: &TrainerConfig, form: Form) -> Vec<(Trainer, Vec<StepMetrics>)> {
+    on_ranks(size, |rank| {
+        let mut trainer = Trainer::new(config.clone(), &Device::Cpu, 4).expect("valid").among(rank);
+        trainer.form = form;
+        let steps = (0..6).map(|i| trainer.step(&large_minibatch(i, 12)).expect("a step")).collect();
+        (trainer, steps)
+    })
+}
+
+/// Runs `train` on every one of `size` ranks. A rank that waits holds a thread of its pool, so each has its own.
+fn on_ranks<T: Send>(size: usize, train: impl Fn(Arc<dyn Collective>) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
-        let train = |rank: Box<dyn Collective>| {
-            let mut trainer = Trainer::new(config.clone(), &Device::Cpu, 4).expect("valid").among(Arc::from(rank));
-            trainer.form = form;
-            let steps = (0..6).map(|i| trainer.step(&large_minibatch(i, 12)).expect("a step")).collect();
-            (trainer, steps)
-        };
-        let ranks = super::super::threads(size).into_iter();
-        let ranks: Vec<_> = ranks.map(|rank| scope.spawn(move || train(Box::new(rank)))).collect();
+        let train = &train;
+        let ranks = super::super::threads(size).into_iter().map(|rank| {
+            scope.spawn(move || {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+                pool.install(|| train(Arc::new(rank)))
+            })
+        });
+        let ranks: Vec<_> = ranks.collect();
         ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
     })
 }
@@ -172,19 +182,11 @@ fn ranks_without_a_masked_position_still_take_part() {
     let mut sparse = config();
     // Of two examples of 30 positions in spans of 30, often only one is masked, sometimes none at first.
     sparse.masking = Masking { probability: 0.4, spans: vec![30], method: MaskMethod::Noise };
-    let run = |size: usize| -> Vec<Trainer> {
-        std::thread::scope(|scope| {
-            let sparse = &sparse;
-            let ranks = super::super::threads(size).into_iter().map(|rank| {
-                scope.spawn(move || {
-                    let mut trainer =
-                        Trainer::new(sparse.clone(), &Device::Cpu, 4).expect("valid").among(Arc::new(rank));
-                    (0..6).for_each(|i| drop(trainer.step(&large_minibatch(i, 2)).expect("a step")));
-                    trainer
-                })
-            });
-            let ranks: Vec<_> = ranks.collect();
-            ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
+    let run = |size: usize| {
+        on_ranks(size, |rank| {
+            let mut trainer = Trainer::new(sparse.clone(), &Device::Cpu, 4).expect("valid").among(rank);
+            (0..6).for_each(|i| drop(trainer.step(&large_minibatch(i, 2)).expect("a step")));
+            trainer
         })
     };
     let (alone, together) = (run(1), run(2));
