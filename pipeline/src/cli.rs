@@ -77,6 +77,22 @@ pub struct RunArgs {
     /// Threads for CPU work, instead of `resources.threads`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Train with N processes on this machine, which share every minibatch.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), conflicts_with = "direct")]
+    pub processes: Option<u16>,
+    /// Train with the processes of this file, on several machines: a line `host:port` for each. Every one of them is
+    /// started with the same command but for `--process`.
+    #[arg(long, value_name = "HOSTS", requires = "process", conflicts_with_all = ["processes", "direct"])]
+    pub cluster: Option<PathBuf>,
+    /// Which line of the hosts file this process is, from 0. Process 0 writes caches, checkpoints and the run folder.
+    #[arg(long, value_name = "I")]
+    pub process: Option<usize>,
+    /// Seconds to wait for the other processes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub connect_timeout: u64,
+    /// Addresses of the processes that `--processes` starts.
+    #[arg(long, value_name = "ADDRESSES", hide = true, requires = "process", value_delimiter = ',')]
+    pub local: Vec<String>,
 }
 
 /// `graph`

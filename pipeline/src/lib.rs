@@ -8,6 +8,7 @@ mod binding;
 pub mod cache;
 pub mod catalogue;
 pub mod cli;
+pub mod cluster;
 pub mod codebooks;
 pub mod commands;
 pub mod diagnostic;

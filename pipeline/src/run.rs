@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
 use omar_stages::storage::{self, ShardKey};
-use omar_stages::{StageContext, StageError};
+use omar_stages::train::{Collective, Solo};
+use omar_stages::{Scope, StageContext, StageError};
 
 use crate::cache::Store;
 use crate::catalogue::{Catalogue, Shard, ShardSize};
+use crate::cluster::{Cluster, Group, Hello};
 use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::network::Network;
@@ -20,6 +22,7 @@ use crate::exec::{RunError, direct};
 use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
+use crate::render::collective::Exchange;
 use crate::render::{self, Runtime};
 use crate::resources::Device;
 use crate::results::{Latest, ResultLog};
@@ -40,21 +43,75 @@ pub struct RunOptions {
     pub direct: bool,
     /// How progress is shown.
     pub reporter: Reporter,
+    /// The processes that share the run, where there are several. Process 0 alone writes.
+    pub group: Option<Group>,
 }
 
 /// Runs a plan to its end, or until `stop` is requested.
 ///
 /// # Errors
-/// When a stage cannot go on, the corpus cannot be listed, or a cache or the run folder cannot be written.
+/// When a stage cannot go on, the corpus cannot be listed, a cache or the run folder cannot be written, or another process
+/// of the run is lost.
 pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, RunError> {
     let started = Instant::now();
     let corpus = list(plan, options.limit)?;
-    let folder = options.folder.as_ref().map(|path| RunFolder::create(path, plan, &corpus)).transpose()?;
-    let outcome = execute(plan, options, stop, corpus, folder.as_ref(), started);
+    let Some(group) = &options.group else { return in_folder(plan, options, stop, corpus, None, started) };
+    let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), options.resume);
+    let cluster = Cluster::connect(group, &hello, stop)?;
+    let outcome = in_folder(plan, options, stop, corpus, Some(&cluster), started);
+    cluster.finish(outcome.as_ref().map(drop).map_err(ToString::to_string));
+    outcome
+}
+
+/// Runs a plan, and keeps what is to be kept of it, if this is the process that writes.
+fn in_folder(
+    plan: &Plan,
+    options: &RunOptions,
+    stop: &Stop,
+    corpus: Corpus,
+    cluster: Option<&Cluster>,
+    started: Instant,
+) -> Result<Summary, RunError> {
+    let path = options.folder.as_ref().filter(|_| writes(cluster));
+    let folder = path.map(|path| RunFolder::create(path, plan, &corpus)).transpose()?;
+    let outcome = execute(plan, options, stop, corpus, (folder.as_ref(), cluster), started);
+    // Where a process is lost, that is the reason, whatever followed from it.
+    let outcome = match (outcome, cluster.and_then(|cluster| cluster.failure().text())) {
+        (Err(_), Some(reason)) => Err(RunError::Peer(reason)),
+        (outcome, _) => outcome,
+    };
     if let Some(folder) = &folder {
         folder.finish(outcome.as_ref())?;
     }
     outcome
+}
+
+/// Whether this process writes: the first one does.
+fn writes(cluster: Option<&Cluster>) -> bool {
+    cluster.is_none_or(|cluster| cluster.process() == 0)
+}
+
+/// Checks that a plan can be run by several processes.
+///
+/// # Errors
+/// The node whose work they cannot share, and why; or that there is nothing to be shared.
+pub fn check_processes(plan: &Plan, processes: usize) -> Result<(), String> {
+    let mut shared = Vec::new();
+    for node in plan.nodes.iter().filter(|node| matches!(node.scope, Scope::Corpus { .. })) {
+        if node.stage.shares(processes).map_err(|reason| format!("node `{}`: {reason}", node.id))? {
+            shared.push(node.id.as_str());
+        }
+    }
+    match shared[..] {
+        [_] => Ok(()),
+        [] => Err(format!(
+            "graph `{}` has no node whose work several processes can share; only `pretrain` has",
+            plan.name
+        )),
+        [first, second, ..] => Err(format!(
+            "nodes `{first}` and `{second}` train, and processes can share one only: use --until, or two graphs"
+        )),
+    }
 }
 
 /// The recordings of a plan, cut into shards.
@@ -71,6 +128,16 @@ impl Corpus {
     /// Number of recordings.
     pub fn tracks(&self) -> usize {
         self.shards.iter().map(|shard| shard.tracks.len()).sum()
+    }
+
+    /// Changes with any recording: its name, size or modification time.
+    pub(crate) fn hash(&self) -> String {
+        let sources: Vec<usize> = self.sources.iter().flatten().copied().collect();
+        let mut hasher = blake3::Hasher::new();
+        for shard in &self.shards {
+            hasher.update(shard.key(&sources).input_hash.as_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
     }
 
     pub(crate) fn key(&self, node: usize, shard: usize) -> ShardKey {
@@ -117,10 +184,13 @@ pub fn cached_shards(plan: &Plan, node: &PlanNode, corpus: &Corpus) -> Option<us
     Some((0..corpus.shards.len()).filter(committed).count())
 }
 
-/// The caches of a plan, by node, opened for writing.
-fn stores(plan: &Plan, run: &str) -> Result<Vec<Option<Arc<Store>>>, RunError> {
+/// The caches of a plan, by node, opened for writing where this process writes.
+fn stores(plan: &Plan, run: &str, writes: bool) -> Result<Vec<Option<Arc<Store>>>, RunError> {
     let open = |node: &PlanNode| {
         let Some(folder) = &node.cache else { return Ok(None) };
+        if !writes {
+            return Ok(Some(Arc::new(Store::look(folder, &description(plan, node), &node.schema))));
+        }
         let store = Store::open(folder, &description(plan, node), &node.schema, run);
         store
             .map(|store| Some(Arc::new(store)))
@@ -172,7 +242,7 @@ fn execute(
     options: &RunOptions,
     stop: &Stop,
     corpus: Corpus,
-    folder: Option<&RunFolder>,
+    (folder, cluster): (Option<&RunFolder>, Option<&Cluster>),
     started: Instant,
 ) -> Result<Summary, RunError> {
     if let Some(node) = plan.nodes.iter().find(|node| matches!(node.device, Device::Cuda(_))) {
@@ -180,25 +250,41 @@ fn execute(
             format!("node `{}` wants {}: this build has no GPU support; use `device: cpu`", node.id, node.device);
         return Err(RunError::Device(message));
     }
+    let writes = writes(cluster);
+    let exchange = cluster.map(Exchange::start).transpose()?;
+    let shared = |node: &PlanNode| {
+        let processes = cluster.map_or(1, Cluster::size);
+        processes > 1 && node.stage.shares(processes).unwrap_or_default()
+    };
+    let collective = |node: &PlanNode| -> Arc<dyn Collective> {
+        exchange.as_ref().filter(|_| shared(node)).map_or_else(|| Arc::new(Solo) as _, Exchange::collective)
+    };
+    // Those who do not write still read the checkpoint to continue from.
+    let reads = options.folder.as_ref().filter(|_| !writes && options.resume);
     let network = Arc::new(Network::new(plan, |node| StageContext {
         node: node.id.clone(),
         seed: derive_named(plan.seed, node.stage_name),
-        run_dir: folder.map(|folder| folder.node(&node.id)),
+        run_dir: folder.map(|folder| folder.node(&node.id)).or_else(|| reads.map(|path| path.join(&node.id))),
         resume: options.resume,
         device: device(node),
+        collective: collective(node),
+        stopping: stop.flag(),
     }));
     let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
-    let stores = stores(plan, &run)?;
+    let stores = stores(plan, &run, writes)?;
     let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::default()).collect();
     let mut corpora = Vec::new();
     let mut appetites: Vec<Option<Arc<Appetite>>> = vec![None; plan.nodes.len()];
     for (index, node) in network.nodes.iter().enumerate().filter(|(_, node)| node.is_corpus()) {
+        if !writes && !shared(&plan.nodes[index]) {
+            continue;
+        }
         let results = ResultLog::new(folder.map(|folder| folder.node(&node.id)), latest[index].clone());
         let runner = CorpusRunner::start(network.clone(), index, results)?;
         appetites[index] = Some(runner.appetite.clone());
         corpora.push(runner);
     }
-    let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed);
+    let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed, writes);
     let course = Arc::new(course.map_err(|source| RunError::Failed(source.to_string()))?);
     let quarantine = Arc::new(Quarantine::new(folder.map(RunFolder::quarantine)));
     for reject in course.remembered_rejects() {
@@ -223,13 +309,17 @@ fn execute(
             stop: stop.clone(),
             quarantine: quarantine.clone(),
             codes: codes.clone(),
+            failure: cluster.map(|cluster| cluster.failure().clone()),
         };
         render::run(course.clone(), recorder, corpora, &runtime)
     };
     drop(display);
     outcome?;
+    if let Some(exchange) = exchange {
+        exchange.close();
+    }
     let interrupted = stop.is_requested();
-    if !interrupted && options.limit.is_none() {
+    if !interrupted && options.limit.is_none() && writes {
         for (index, store) in course.stores.iter().enumerate() {
             let Some(store) = store else { continue };
             let current: Vec<ShardKey> = (0..course.corpus.shards.len()).map(|at| course.key(index, at)).collect();

@@ -35,18 +35,13 @@ pub(crate) struct RunFolder {
 impl RunFolder {
     /// Creates or reopens a folder and notes what is about to be done.
     pub(crate) fn create(path: &Path, plan: &Plan, corpus: &Corpus) -> Result<Self, RunError> {
-        let sources: Vec<usize> = corpus.sources.iter().flatten().copied().collect();
-        let mut hasher = blake3::Hasher::new();
-        for shard in &corpus.shards {
-            hasher.update(shard.key(&sources).input_hash.as_bytes());
-        }
         let mut manifest = json!({
             "omar_flow": env!("CARGO_PKG_VERSION"),
             "graph": plan.name,
             "seed": plan.seed,
             "tracks": corpus.tracks(),
             "shards": corpus.shards.len(),
-            "corpus": hasher.finalize().to_hex()[..16].to_owned(),
+            "corpus": corpus.hash(),
             "command": std::env::args().collect::<Vec<_>>(),
             "threads": plan.resources.thread_count(),
             "device": plan.resources.device,

@@ -33,6 +33,11 @@ impl Stop {
         self.0.store(true, Ordering::Release);
     }
 
+    /// The flag itself, for stages.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
     /// Whether the run is to stop.
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::Acquire)

@@ -14,6 +14,8 @@
 //! rows.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -24,6 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{BindError, Rejection, StageError};
 use crate::estimate::Estimate;
+use crate::train::{Collective, Solo};
 
 /// Index into [`StageKind::INPUTS`].
 pub type Port = usize;
@@ -90,6 +93,15 @@ pub trait Stage: Send + Sync {
     /// fingerprint.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+
+    /// Whether several processes can share its work, each being handed the same stream; otherwise the first does it alone.
+    /// Only corpus stages are asked.
+    ///
+    /// # Errors
+    /// Why it cannot be shared among so many, in words.
+    fn shares(&self, _processes: usize) -> Result<bool, String> {
+        Ok(false)
     }
 
     /// Files that a run writes for other graphs to read, beside the rows that it emits.
@@ -191,6 +203,11 @@ pub struct StageContext {
     pub resume: bool,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// The processes that share the work of this node; [`Solo`] where this one does it alone. Process 0 alone writes.
+    pub collective: Arc<dyn Collective>,
+    /// Set when the run is being stopped. A stage that shares its work ends together with the others: one that learns from
+    /// them that all stop sets it.
+    pub stopping: Arc<AtomicBool>,
 }
 
 impl StageContext {
@@ -210,7 +227,15 @@ impl StageContext {
 
     /// A context for tests and examples: CPU, seed 0, nothing written.
     pub fn detached(node: &str) -> Self {
-        Self { node: node.to_owned(), seed: 0, run_dir: None, resume: false, device: "cpu".to_owned() }
+        Self {
+            node: node.to_owned(),
+            seed: 0,
+            run_dir: None,
+            resume: false,
+            device: "cpu".to_owned(),
+            collective: Arc::new(Solo),
+            stopping: Arc::default(),
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! `run GRAPH`: do it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use omar_stages::Registry;
 use serde_json::json;
 
 use super::{load, write_json, write_message, write_result};
 use crate::cli::{Exit, RunArgs};
+use crate::cluster::{Children, ClusterError, Group, Hosts};
 use crate::exec::RunError;
 use crate::exec::lane::install_panic_hook;
 use crate::plan::Plan;
@@ -53,21 +56,50 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
         Err(error) => return failed(&format!("signal handlers cannot be installed: {error}"), graph.json),
     };
     install_panic_hook();
+    let (group, mut children) = match group(args, &mut plan, &folder) {
+        Ok(found) => found,
+        Err(message) => {
+            write_message(&format!("error: {message}\n"));
+            return Exit::Usage;
+        }
+    };
+    let follows = group.as_ref().is_some_and(|group| group.process > 0);
     let options = RunOptions {
         folder: Some(folder),
         resume: args.resume.is_some(),
         limit: args.limit,
         direct: args.direct,
         reporter: Reporter::for_stderr(),
+        group,
     };
-    match run::run(&plan, &options, &stop) {
+    let outcome = run::run(&plan, &options, &stop);
+    if let (Err(_), Some(children)) = (&outcome, &mut children) {
+        children.hurry();
+    }
+    match outcome {
         Ok(summary) => {
-            if graph.json {
+            if follows {
+                write_message("done: process 0 has the results\n");
+            } else if graph.json {
                 write_json(&json!(summary));
             } else {
                 write_result(&summary.to_table());
             }
             ended(&summary, args)
+        }
+        Err(RunError::Cluster(error @ ClusterError::Interrupted)) => {
+            write_message(&format!("{error}\n"));
+            Exit::Interrupted
+        }
+        Err(error @ RunError::Peer(_)) => {
+            let exit = failed(&error.to_string(), graph.json);
+            if let (false, Some(folder)) = (follows, &options.folder) {
+                let (graph, folder) = (graph.graph.display(), folder.display());
+                write_message(&format!(
+                    "continue from the last checkpoint with: omar-flow run {graph} --resume {folder}\n"
+                ));
+            }
+            exit
         }
         Err(error @ RunError::Device(_)) => {
             failed(&error.to_string(), graph.json);
@@ -100,6 +132,60 @@ pub(super) fn failed(message: &str, json: bool) -> Exit {
     Exit::Failed
 }
 
+/// The processes that share the run, and those of them that this one has started.
+fn group(args: &RunArgs, plan: &mut Plan, folder: &Path) -> Result<(Option<Group>, Option<Children>), String> {
+    let deadline = Duration::from_secs(args.connect_timeout);
+    let (hosts, process) = match (&args.cluster, args.process, args.processes) {
+        (Some(file), Some(process), _) => (Hosts::read(file).map_err(|e| format!("--cluster: {e}"))?, process),
+        (None, Some(process), _) if !args.local.is_empty() => (Hosts::local(args.local.clone()), process),
+        (None, Some(_), _) => return Err("--process needs --cluster HOSTS".to_owned()),
+        (_, _, Some(2..)) => return start(args, plan, folder, deadline),
+        _ => return Ok((None, None)),
+    };
+    run::check_processes(plan, hosts.addresses.len())?;
+    let group = Group::new(hosts, process, deadline).map_err(|error| format!("--cluster: {error}"))?;
+    Ok((Some(group), None))
+}
+
+/// Starts the other processes of `--processes`, and shares the threads with them.
+fn start(
+    args: &RunArgs,
+    plan: &mut Plan,
+    folder: &Path,
+    deadline: Duration,
+) -> Result<(Option<Group>, Option<Children>), String> {
+    let processes = usize::from(args.processes.unwrap_or(1));
+    run::check_processes(plan, processes).map_err(|reason| format!("--processes: {reason}"))?;
+    let threads = (plan.resources.thread_count() / processes).max(1);
+    plan.resources.threads = Some(threads);
+    // Fails if there is a pool already, which then stays as it is.
+    let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let children = Children::start(processes, &for_children(std::env::args_os().skip(1)), threads, folder)
+        .map_err(|error| format!("--processes: the other processes cannot be started: {error}"))?;
+    let mut group = Group::new(children.hosts().clone(), 0, deadline).map_err(|error| error.to_string())?;
+    group.describe = Some(children.describe());
+    Ok((Some(group), Some(children)))
+}
+
+/// The arguments of this process, but for those that children are given anew.
+fn for_children(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut kept, mut is_value) = (Vec::new(), false);
+    for argument in arguments {
+        let text = argument.to_string_lossy().into_owned();
+        let own = ["--processes", "--threads"]
+            .into_iter()
+            .find(|own| text == *own || text.strip_prefix(own).is_some_and(|rest| rest.starts_with('=')));
+        if std::mem::take(&mut is_value) || text == "--json" {
+            continue;
+        }
+        match own {
+            Some(own) => is_value = text == own,
+            None => kept.push(argument),
+        }
+    }
+    kept
+}
+
 /// The folder of the run: a fresh one, or the one to continue.
 fn folder(resume: Option<&Path>, plan: &Plan) -> Result<PathBuf, String> {
     let Some(folder) = resume else {
@@ -109,4 +195,17 @@ fn folder(resume: Option<&Path>, plan: &Plan) -> Result<PathBuf, String> {
         return Ok(folder.to_owned());
     }
     Err(format!("`{}` is not the folder of a run: it has no manifest.json", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_children;
+
+    #[test]
+    fn children_are_told_their_own_share() {
+        let arguments =
+            ["run", "g.yaml", "--processes", "2", "--set", "seed=1", "--threads=4", "--json", "--limit", "3"];
+        let kept = for_children(arguments.into_iter().map(Into::into));
+        assert_eq!(kept, ["run", "g.yaml", "--set", "seed=1", "--limit", "3"]);
+    }
 }

@@ -109,6 +109,12 @@ pub enum RunError {
         /// Why.
         reason: Rejection,
     },
+    /// The processes of the run did not come together.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
+    /// Another process of the run was lost, or failed.
+    #[error("{0}")]
+    Peer(String),
     /// A device is missing or failed.
     #[error("{0}")]
     Device(String),

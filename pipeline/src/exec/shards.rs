@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use omar_schemas::{Origin, TrackId};
 use omar_stages::seed::Random;
 use omar_stages::storage::{Commit, ShardKey, TrackFile};
-use omar_stages::{Position, Scope, StageError};
+use omar_stages::{Position, StageError};
 
 use super::RejectedTrack;
 use super::codes::Standing;
@@ -31,6 +31,9 @@ pub(crate) struct Course {
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
     seed: u64,
+    /// Whether this process writes. One that does not is part of a run of several processes: it makes what its corpus
+    /// stages want, and nothing else.
+    writes: bool,
 }
 
 /// Whether a corpus stage wants more crops.
@@ -114,9 +117,10 @@ impl Course {
         stores: Vec<Option<Arc<Store>>>,
         corpora: Vec<Option<Arc<Appetite>>>,
         seed: u64,
+        writes: bool,
     ) -> Result<Self, StageError> {
         let standing = Standing::default();
-        let mut course = Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed };
+        let mut course = Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed, writes };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
@@ -129,7 +133,9 @@ impl Course {
                 }
                 shards.push((key, commit));
             }
-            course.standing.add(node, store, &shards).map_err(failed)?;
+            if writes {
+                course.standing.add(node, store, &shards).map_err(failed)?;
+            }
         }
         Ok(course)
     }
@@ -181,6 +187,9 @@ impl Course {
         let position = self.position(epoch);
         let index = self.order(position.pass)[position.shard as usize];
         let shard = self.corpus.shards[index].clone();
+        if !self.writes && position.pass > 0 {
+            self.look_again(index)?;
+        }
         let (cached, commits) = self.tasks_at(index);
         let nodes = &self.network.nodes;
         let hungry: Vec<Option<Arc<Appetite>>> =
@@ -199,7 +208,7 @@ impl Course {
         // Tokens are counted when they are committed, or else in the first pass.
         let counted = |node: usize| match self.stores[node] {
             Some(_) => commits.contains(&node),
-            None => position.pass == 0 && modes[node] == Mode::Compute,
+            None => self.writes && position.pass == 0 && modes[node] == Mode::Compute,
         };
         let counts: Vec<usize> =
             (0..nodes.len()).filter(|&node| counted(node) && is_tokens(&nodes[node].schema)).collect();
@@ -239,10 +248,22 @@ impl Course {
         self.network.modes(wanted, cached)
     }
 
-    /// Whether the graph ends with a node that keeps nothing.
+    /// Looks for what the process that writes has committed of a shard since this one began.
+    fn look_again(&self, index: usize) -> Result<(), StageError> {
+        for (node, store) in self.stores.iter().enumerate() {
+            let Some(store) = store.as_ref().filter(|_| self.commit(node, index).is_none()) else { continue };
+            let commit = store.committed(&self.key(node, index));
+            if let Some(commit) = commit.map_err(|error| StageError::Failed(error.to_string()))? {
+                self.note(node, index, commit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the graph ends with a node that keeps nothing, and this process makes its rows.
     fn is_result(&self, node: usize) -> bool {
         let description = &self.network.nodes[node];
-        description.consumers.is_empty() && !description.is_corpus() && self.stores[node].is_none()
+        self.writes && description.consumers.is_empty() && !description.is_corpus() && self.stores[node].is_none()
     }
 
     /// Whether the tokens of a node in a complete shard count, asked after all corpus stages have come past the shard.
@@ -258,7 +279,8 @@ impl Course {
     fn tasks_at(&self, index: usize) -> (Vec<bool>, Vec<usize>) {
         let known = self.commits.read().unwrap_or_else(PoisonError::into_inner);
         let cached: Vec<bool> = (0..self.stores.len()).map(|node| known.contains_key(&(node, index))).collect();
-        let commits = (0..cached.len()).filter(|&node| self.stores[node].is_some() && !cached[node]).collect();
+        let commits = |node: &usize| self.writes && self.stores[*node].is_some() && !cached[*node];
+        let commits = (0..cached.len()).filter(commits).collect();
         (cached, commits)
     }
 
@@ -322,14 +344,9 @@ impl Course {
         order
     }
 
-    /// Corpus stages of the graph.
+    /// Corpus stages that this process runs.
     pub(crate) fn corpus_nodes(&self) -> impl Iterator<Item = usize> {
-        self.network
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| matches!(node.scope, Scope::Corpus { .. }))
-            .map(|n| n.0)
+        self.corpora.iter().enumerate().filter(|(_, appetite)| appetite.is_some()).map(|(node, _)| node)
     }
 }
 

@@ -17,8 +17,10 @@
 //! ```
 //! Time is the epoch: one shard in one pass. Two gates bound memory: the source emits an epoch only while it is within
 //! a window of the slowest sink, and `tracks` hands rows on only while fewer than a budget of bytes are on their way.
-//! A second, tiny dataflow carries the one message "stop, because ..." to all workers.
+//! A second, tiny dataflow carries the one message "stop, because ..." to all workers. A run over several processes has
+//! a third, [`collective`], that adds up gradients.
 
+pub(crate) mod collective;
 mod control;
 mod corpus;
 mod feed;
@@ -39,6 +41,7 @@ use timely::dataflow::operators::{Concatenate, Probe};
 
 pub(crate) use control::Fatal;
 
+use crate::cluster::Failure;
 use crate::exec::RunError;
 use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
@@ -61,6 +64,8 @@ pub(crate) struct Runtime {
     pub(crate) stop: Stop,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) codes: CodeTotals,
+    /// Why other processes of the run cannot go on.
+    pub(crate) failure: Option<Failure>,
 }
 
 /// Runs a course to its end.
@@ -71,6 +76,10 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), RunError> {
     let fatal = Fatal::default();
+    if let Some(failure) = &runtime.failure {
+        let fatal = fatal.clone();
+        failure.on_set(move |reason| fatal.set(RunError::Peer(reason.to_owned())));
+    }
     let workers = runtime.workers.max(1);
     let mut owners = Vec::new();
     let mut seats: Vec<Seat> = (0..workers).map(|_| Seat::default()).collect();

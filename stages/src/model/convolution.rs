@@ -94,7 +94,8 @@ impl BatchNorm {
 
     fn forward_gelu(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         if pass.is_training() {
-            let (y, statistics) = op::batch_norm_gelu_train(x, &self.weight, &self.bias, INNER_EPS, pass.form())?;
+            let (form, across) = (pass.form(), pass.across());
+            let (y, statistics) = op::batch_norm_gelu_train(x, &self.weight, &self.bias, INNER_EPS, form, across)?;
             pass.note(statistics);
             return Ok(y);
         }

@@ -2,6 +2,8 @@
 
 use super::random::Stream;
 use candle_core::{Device, Result, Tensor};
+use std::fmt::Debug;
+use std::sync::Arc;
 
 /// How operations are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,15 @@ pub struct BatchStatistics {
     pub count: usize,
 }
 
+/// Adds up over all who work on parts of one minibatch at the same time.
+pub trait Across: Debug + Send + Sync {
+    /// Replaces `values` by their sums over all parts. All call it in the same order.
+    ///
+    /// # Errors
+    /// When the others cannot be reached.
+    fn sum(&self, values: &mut [f64]) -> Result<()>;
+}
+
 /// One forward run: pass it by `&mut` through the model, which takes dropout sites from it in order and leaves the batch
 /// statistics of training runs in it.
 #[derive(Clone, Debug)]
@@ -115,18 +126,19 @@ pub struct Pass {
     form: Form,
     sites: u64,
     statistics: Vec<BatchStatistics>,
+    across: Option<Arc<dyn Across>>,
 }
 
 impl Pass {
     /// Evaluation: no dropout, running statistics.
     pub fn evaluate(form: Form) -> Self {
-        Self { dropout: None, first_example: 0, form, sites: 0, statistics: Vec::new() }
+        Self { dropout: None, first_example: 0, form, sites: 0, statistics: Vec::new(), across: None }
     }
 
     /// Training: dropout keyed by seed and step, statistics of the minibatch.
     pub fn train(form: Form, seed: u64, step: u64) -> Self {
         let dropout = Some(Stream::new(seed, "dropout").at(step));
-        Self { dropout, first_example: 0, form, sites: 0, statistics: Vec::new() }
+        Self { dropout, first_example: 0, form, sites: 0, statistics: Vec::new(), across: None }
     }
 
     /// The pass over a part of the minibatch that starts at example `first`: it drops what a pass over the whole drops.
@@ -135,9 +147,21 @@ impl Pass {
         Self { first_example: first as u64, ..self }
     }
 
+    /// The pass over a part of the minibatch while others pass over the rest of it: batch normalisation is by the
+    /// statistics of all parts.
+    #[must_use]
+    pub fn among(self, across: Arc<dyn Across>) -> Self {
+        Self { across: Some(across), ..self }
+    }
+
+    /// The others, if there are any.
+    pub(crate) fn across(&self) -> Option<&Arc<dyn Across>> {
+        self.across.as_ref()
+    }
+
     /// This pass as it stands, to compute what follows a second time.
     pub(crate) fn again(&self) -> Self {
-        Self { statistics: Vec::new(), ..*self }
+        Self { statistics: Vec::new(), across: self.across.clone(), ..*self }
     }
 
     /// Seeds the device's generator, which draws the dropout there, by the place that the pass has reached: what is

@@ -382,6 +382,21 @@ impl Stage for Pretrain {
             },
         })
     }
+
+    fn shares(&self, processes: usize) -> Result<bool, String> {
+        let params = &self.plan.params;
+        let (minibatch, parts) = (params.minibatch, processes * params.accumulate);
+        if minibatch.is_multiple_of(parts) {
+            return Ok(true);
+        }
+        let accumulate = match params.accumulate {
+            1 => String::new(),
+            parts => format!(" in {parts} parts (`accumulate`)"),
+        };
+        Err(format!(
+            "{processes} processes cannot share `minibatch`, {minibatch}, evenly{accumulate}: make it a multiple of {parts}"
+        ))
+    }
 }
 
 /// How each input view is cut into patches of the targets' length, and the positions that all views have.

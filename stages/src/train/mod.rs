@@ -32,6 +32,7 @@
 
 mod adamw;
 mod checkpoint;
+mod collective;
 mod error;
 mod loss;
 mod schedule;
@@ -40,6 +41,7 @@ mod trainer;
 
 pub use adamw::{AdamW, AdamWConfig, Gradients, Groups, first_not_finite, global_norm};
 pub use checkpoint::{Checkpoint, State, latest, prune};
+pub use collective::{Collective, CollectiveError, Pending, Solo, threads};
 pub use error::TrainError;
 pub use loss::{HeadGradients, HeadLoss, head_loss};
 pub use schedule::{Decay, Schedule};

@@ -15,11 +15,13 @@ use self::average::Average;
 use self::gradients::GradientSum;
 use self::metrics::accuracies;
 use super::adamw::{AdamW, first_not_finite, global_norm};
+use super::collective::{Collective, Sharers, Solo};
 use super::error::TrainError;
 use super::loss::{HeadLoss, head_loss};
 use crate::model::{BatchStatistics, Form, Keep, MaskedModel, Pass, Source, Stream};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How often masks are drawn anew when they leave every position of a minibatch unmasked.
 const MASK_ATTEMPTS: u64 = 64;
@@ -35,19 +37,21 @@ pub struct Trainer {
     form: Form,
     seed: u64,
     step: u64,
+    collective: Arc<dyn Collective>,
 }
 
-/// A minibatch as the model sees it.
-struct Masked {
-    /// Patches with masked rows replaced, `(batch, positions, patch_dim)`.
-    patches: Tensor,
-    /// Flat indices `example * positions + position` of the masked rows, ascending.
-    rows: Vec<u32>,
+/// What is masked in a minibatch.
+struct Masks {
+    /// Random numbers of every example.
+    streams: Vec<Stream>,
+    /// Masked positions of every example.
+    counts: Vec<usize>,
 }
 
 /// What one part of a minibatch leaves beside its gradients.
 struct PartOutcome {
-    loss: HeadLoss,
+    /// Of the masked positions, where there are any in this rank's share.
+    loss: Option<HeadLoss>,
     statistics: Vec<BatchStatistics>,
 }
 
@@ -62,7 +66,16 @@ impl Trainer {
         let optimizer = AdamW::new(config.optimizer.adamw(), model.weights(), &config.optimizer.groups()?)?;
         let average = config.optimizer.average.map(|decay| Average::new(decay, model.weights())).transpose()?;
         let form = Form::for_device(device);
-        Ok(Self { config, model, optimizer, average, device: device.clone(), form, seed, step: 0 })
+        let collective = Arc::new(Solo);
+        Ok(Self { config, model, optimizer, average, device: device.clone(), form, seed, step: 0, collective })
+    }
+
+    /// The trainer as one of several that train one model. Each is given every minibatch and works on its share of the
+    /// examples: rank r of P on the r-th P-th of each part ([`TrainerConfig::accumulate`]). Up to rounding all then
+    /// have the weights that one alone would have, and among each other the same bits.
+    #[must_use]
+    pub fn among(self, collective: Arc<dyn Collective>) -> Self {
+        Self { collective, ..self }
     }
 
     /// The model as it is now.
@@ -78,8 +91,8 @@ impl Trainer {
     /// Trains on one minibatch.
     ///
     /// # Errors
-    /// When the minibatch does not fit the model, nothing could be masked, or loss or gradients are not finite; the
-    /// weights are then unchanged.
+    /// When the minibatch does not fit the model, nothing could be masked, loss or gradients are not finite, or another
+    /// rank is lost; the weights are then unchanged.
     pub fn step(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
         // From a thread of the pool: hundreds of short parallel passes would each wait for one to wake up.
         rayon::scope(|_| self.step_in_pool(minibatch))
@@ -88,19 +101,26 @@ impl Trainer {
     fn step_in_pool(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
         let number = self.step + 1;
         let (batch, _, streams) = self.check(minibatch)?;
-        let masked = self.mask(minibatch, Stream::new(self.seed, "mask").at(self.step), number)?;
-        let mut gradients = GradientSum::new(self.model.weights());
+        let masks = self.masks(minibatch, Stream::new(self.seed, "mask").at(self.step), number)?;
+        let mut gradients = GradientSum::new(self.model.weights(), &*self.collective);
         let (mut loss, mut correct, mut statistics) = (0.0, vec![0; streams], Vec::new());
-        for examples in parts(batch, self.config.accumulate) {
-            let Some(part) = self.part(minibatch, &masked, examples, &mut gradients)? else { continue };
-            loss += part.loss.loss;
-            correct.iter_mut().zip(&part.loss.correct).for_each(|(sum, correct)| *sum += correct);
+        let parts: Vec<Range<usize>> = parts(batch, self.config.accumulate).collect();
+        for (i, examples) in parts.iter().enumerate() {
+            if i + 1 == parts.len() {
+                gradients.last_part();
+            }
+            let Some(part) = self.part(minibatch, &masks, examples, &mut gradients)? else { continue };
+            if let Some(found) = part.loss {
+                loss += found.loss;
+                correct.iter_mut().zip(&found.correct).for_each(|(sum, correct)| *sum += correct);
+            }
             statistics.push(part.statistics);
         }
+        self.add_up(&mut loss, &mut correct)?;
+        let gradients = gradients.into_sums()?;
         if !loss.is_finite() {
             return Err(TrainError::NotFinite { step: number, what: "the loss".into() });
         }
-        let gradients = gradients.into_sums();
         let grad_norm = global_norm(&gradients)?;
         if !grad_norm.is_finite() {
             let name = first_not_finite(&gradients)?.unwrap_or("all weights");
@@ -117,43 +137,67 @@ impl Trainer {
             average.update(self.model.weights())?;
         }
         self.step = number;
-        let masked = masked.rows.len();
+        let masked = masks.counts.iter().sum();
         let (accuracy, stream_accuracy) = accuracies(&correct, masked);
         Ok(StepMetrics { step: number, loss, accuracy, stream_accuracy, lr, grad_norm, masked })
     }
 
-    /// Forward and backward pass over some examples; nothing if none of their positions is masked.
+    /// Forward and backward pass over this rank's share of some examples; nothing if none of their positions is masked.
     fn part(
         &self,
         minibatch: &Minibatch,
-        masked: &Masked,
-        examples: Range<usize>,
-        gradients: &mut GradientSum,
+        masks: &Masks,
+        examples: &Range<usize>,
+        gradients: &mut GradientSum<'_>,
     ) -> Result<Option<PartOutcome>, TrainError> {
-        let positions = masked.patches.dim(1)?;
-        let rows = rows_of(masked, &examples, positions);
-        if rows.is_empty() {
+        if masks.counts[examples.clone()].iter().all(|masked| *masked == 0) {
             return Ok(None);
         }
-        let patches = masked.patches.narrow(0, examples.start, examples.len())?;
-        let mut pass = Pass::train(self.form, self.seed, self.step).from_example(examples.start);
+        let own = share(examples, &*self.collective);
+        let patches = minibatch.patches.narrow(0, own.start, own.len())?;
+        let (patches, rows) = self.config.masking.apply_to_minibatch(&patches, &masks.streams[own.clone()])?;
+        let mut pass = Pass::train(self.form, self.seed, self.step).from_example(own.start);
+        if self.collective.size() > 1 {
+            pass = pass.among(Arc::new(Sharers(self.collective.clone())));
+        }
         let keep = if self.config.recompute { Keep::Inputs } else { Keep::Everything };
         let encoder = self.model.encoder();
-        let (hidden, tape) = encoder.record(&patches, &mut pass, keep)?;
-        let tokens = minibatch.tokens.narrow(0, examples.start, examples.len())?;
-        let loss = self.loss(&hidden, &tokens, &rows, Some(masked.rows.len()))?;
-        let Some(head) = &loss.gradients else { return Ok(None) };
+        let (hidden, tape) = encoder.record(&patches.to_device(&self.device)?, &mut pass, keep)?;
+        let tokens = minibatch.tokens.narrow(0, own.start, own.len())?;
+        let (batch, positions, dim) = hidden.dims3()?;
+        let mut grad = Tensor::zeros((batch * positions, dim), DType::F32, &self.device)?;
         let (weight, bias) = self.model.head();
-        gradients.add(weight, head.weight.clone())?;
-        gradients.add(bias, head.bias.clone())?;
-        // Positions that were not masked have no part in the loss.
-        let index = Tensor::from_slice(&rows, rows.len(), &self.device)?;
-        let (batch, _, dim) = hidden.dims3()?;
-        let grad = Tensor::zeros((batch * positions, dim), DType::F32, &self.device)?;
-        let grad = grad.index_add(&index, &head.hidden, 0)?.reshape((batch, positions, dim))?;
+        let mut found = None;
+        if rows.is_empty() {
+            // Nothing is masked here, but elsewhere something is: the others count on this rank's part in every sum.
+            gradients.add(weight, weight.zeros_like()?)?;
+            gradients.add(bias, bias.zeros_like()?)?;
+        } else {
+            let loss = self.loss(&hidden, &tokens, &rows, Some(masks.counts.iter().sum()))?;
+            if let Some(head) = &loss.gradients {
+                gradients.add(weight, head.weight.clone())?;
+                gradients.add(bias, head.bias.clone())?;
+                // Positions that were not masked have no part in the loss.
+                let index = Tensor::from_slice(&rows, rows.len(), &self.device)?;
+                grad = grad.index_add(&index, &head.hidden, 0)?;
+            }
+            found = Some(loss);
+        }
         drop(hidden);
+        let grad = grad.reshape((batch, positions, dim))?;
         encoder.backward(tape, grad, &mut |var, grad| gradients.add(var, grad))?;
-        Ok(Some(PartOutcome { loss, statistics: pass.into_statistics() }))
+        Ok(Some(PartOutcome { loss: found, statistics: pass.into_statistics() }))
+    }
+
+    /// Makes loss and counts of this rank's share those of all.
+    fn add_up(&self, loss: &mut f64, correct: &mut [u64]) -> Result<(), TrainError> {
+        if self.collective.size() > 1 {
+            let mut sums: Vec<f64> = correct.iter().map(|correct| *correct as f64).chain([*loss]).collect();
+            self.collective.sum(&mut sums)?;
+            *loss = sums[correct.len()];
+            correct.iter_mut().zip(&sums).for_each(|(correct, sum)| *correct = *sum as u64);
+        }
+        Ok(())
     }
 
     /// Predicts one minibatch without learning from it, by the averaged weights where there are any. Its masks depend on
@@ -163,10 +207,12 @@ impl Trainer {
     /// When the minibatch does not fit the model, or nothing could be masked.
     pub fn evaluate(&self, minibatch: &Minibatch) -> Result<ValidMetrics, TrainError> {
         self.check(minibatch)?;
-        let masked = self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
+        let masks = self.masks(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
+        let (patches, rows) = self.config.masking.apply_to_minibatch(&minibatch.patches, &masks.streams)?;
+        let patches = patches.to_device(&self.device)?;
         let run = || -> Result<HeadLoss, TrainError> {
-            let hidden = self.model.encoder().forward(&masked.patches, &mut Pass::evaluate(self.form))?.detach();
-            self.loss(&hidden, &minibatch.tokens, &masked.rows, None)
+            let hidden = self.model.encoder().forward(&patches, &mut Pass::evaluate(self.form))?.detach();
+            self.loss(&hidden, &minibatch.tokens, &rows, None)
         };
         let loss = match &self.average {
             Some(average) => average.instead(self.model.weights(), run)?,
@@ -194,16 +240,27 @@ impl Trainer {
         if minibatch.keys.len() != batch {
             return fail("keys", &[minibatch.keys.len()], format!("[{batch}]"));
         }
+        let ranks = self.collective.size();
+        if batch / self.config.accumulate.clamp(1, batch) < ranks {
+            return fail(
+                "patches",
+                patches,
+                format!("at least one example in every part for each of {ranks} processes"),
+            );
+        }
         Ok((batch, positions, model.streams))
     }
 
-    fn mask(&self, minibatch: &Minibatch, masks: Stream, step: u64) -> Result<Masked, TrainError> {
+    /// Draws the masks of all examples, so that every rank knows how many positions are masked in all.
+    fn masks(&self, minibatch: &Minibatch, masks: Stream, step: u64) -> Result<Masks, TrainError> {
+        let positions = minibatch.patches.dim(1)?;
         for attempt in 0..MASK_ATTEMPTS {
             let masks = masks.at(attempt);
             let streams: Vec<Stream> = minibatch.keys.iter().map(|key| masks.at(key.track).at(key.crop)).collect();
-            let (patches, rows) = self.config.masking.apply_to_minibatch(&minibatch.patches, &streams)?;
-            if !rows.is_empty() {
-                return Ok(Masked { patches: patches.to_device(&self.device)?, rows });
+            let masked = |stream: &Stream| self.config.masking.mask(*stream, positions).iter().filter(|m| **m).count();
+            let counts: Vec<usize> = streams.iter().map(masked).collect();
+            if counts.iter().any(|count| *count > 0) {
+                return Ok(Masks { streams, counts });
             }
         }
         let positions = minibatch.tokens.elem_count() / self.config.model.streams;
@@ -228,10 +285,10 @@ fn parts(batch: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).map(move |i| i * batch / count..(i + 1) * batch / count)
 }
 
-/// The masked rows of some examples, counted from the first of them.
-fn rows_of(masked: &Masked, examples: &Range<usize>, positions: usize) -> Vec<u32> {
-    let (start, end) = ((examples.start * positions) as u32, (examples.end * positions) as u32);
-    masked.rows.iter().filter(|row| (start..end).contains(row)).map(|row| row - start).collect()
+/// The examples of a part that this rank works on.
+fn share(examples: &Range<usize>, collective: &dyn Collective) -> Range<usize> {
+    let at = |rank: usize| examples.start + rank * examples.len() / collective.size();
+    at(collective.rank())..at(collective.rank() + 1)
 }
 
 #[cfg(test)]

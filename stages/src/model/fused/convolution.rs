@@ -8,11 +8,12 @@ use super::super::kernel::maths::{fma, gelu, gelu_and_slope, sigmoid};
 use super::super::kernel::pool::Buffer;
 use super::super::kernel::rows::{map_and_sum_rows, map_rows, map_two_and_sum_rows, sum_rows};
 use super::super::kernel::storage::values;
-use super::super::op::{inverse_deviation, minibatch_moments};
-use super::super::pass::{BatchStatistics, Dropout, Pass};
+use super::super::op::{add_up, inverse_deviation, minibatch_moments};
+use super::super::pass::{Across, BatchStatistics, Dropout, Pass};
 use super::super::tape::Ready;
 use super::{NormRecord, Room, factors, give};
 use candle_core::{Device, Result, Tensor};
+use std::sync::Arc;
 
 /// What the backward pass needs: input and its norm, what goes into the gate, and what goes into the batch norm.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub(in super::super) struct ConvolutionRecord {
     convolved: Buffer,
     mean: Vec<f32>,
     inverse: Vec<f32>,
+    /// Rows of the whole minibatch, and who holds those that are not here.
+    count: usize,
+    across: Option<Arc<dyn Across>>,
     drop: Option<Dropout>,
 }
 
@@ -60,20 +64,22 @@ impl Convolution {
         let mut convolved = room.take(dim);
         let taps = pack_taps(&values(&self.depthwise.0)?, dim, e.kernel, false);
         convolve(&y, &taps, Some(&values(&self.depthwise.1)?), e, &mut convolved);
-        let (mean, variance) = if pass.is_training() {
-            let (mean, variance) = minibatch_moments(&convolved, dim);
+        let (mean, variance, count) = if pass.is_training() {
+            let (mean, variance, count) = minibatch_moments(&convolved, dim, pass.across())?;
             pass.note(BatchStatistics {
                 mean: Tensor::from_slice(&mean, dim, &Device::Cpu)?,
                 variance: Tensor::from_slice(&variance, dim, &Device::Cpu)?,
-                count: room.extents.rows(),
+                count,
             });
-            (mean, variance)
+            (mean, variance, count)
         } else {
-            self.batch_norm.running()?
+            let (mean, variance) = self.batch_norm.running()?;
+            (mean, variance, room.extents.rows())
         };
         let inverse = inverse_deviation(&variance, INNER_EPS);
         let drop = pass.dropout(self.dropout).map(|drop| drop.per_example(e.positions));
-        let record = ConvolutionRecord { x, norm, expanded, convolved, mean, inverse, drop };
+        let across = pass.across().cloned();
+        let record = ConvolutionRecord { x, norm, expanded, convolved, mean, inverse, count, across, drop };
 
         let mut active = room.take(dim);
         let (scale, shift) = self.affine(&record)?;
@@ -166,7 +172,7 @@ impl Convolution {
         let (scale, shift) = self.affine(record)?;
         let mut active = room.take(dim);
         let (mean, inverse) = (&record.mean[..], &record.inverse[..]);
-        let totals = map_two_and_sum_rows((d_active, dim), (&mut active, dim), 2 * dim, |row, d, active, total| {
+        let mut totals = map_two_and_sum_rows((d_active, dim), (&mut active, dim), 2 * dim, |row, d, active, total| {
             let x = &record.convolved[row * dim..][..dim];
             let (d_weight, d_bias) = total.split_at_mut(dim);
             for (c, (d, active)) in d.iter_mut().zip(active).enumerate() {
@@ -180,10 +186,11 @@ impl Convolution {
         let mut d_project = vec![0.0; dim * dim];
         multiply(&mut d_project, Matrix::new(dy, dim).t(), Matrix::new(&active, dim), Into::Replace);
         give(self.project.weight(), d_project, ready)?;
+        give(self.batch_norm.weight(), totals[..dim].to_vec(), ready)?;
+        give(self.batch_norm.bias(), totals[dim..].to_vec(), ready)?;
+        add_up(&mut totals, 0, record.across.as_ref())?;
         let (along, sums) = totals.split_at(dim);
-        give(self.batch_norm.weight(), along.to_vec(), ready)?;
-        give(self.batch_norm.bias(), sums.to_vec(), ready)?;
-        let n = 1.0 / room.extents.rows() as f32;
+        let n = 1.0 / record.count as f32;
         map_rows(d_active, dim, |row, d| {
             let x = &record.convolved[row * dim..][..dim];
             for (c, d) in d.iter_mut().enumerate() {

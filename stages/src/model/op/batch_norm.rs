@@ -3,10 +3,15 @@
 use super::super::kernel::maths::{fma, gelu as gelu_at, gelu_slope};
 use super::super::kernel::rows::{map_and_sum_rows, map_rows, sum_rows};
 use super::super::kernel::storage::{slice, values};
-use super::super::pass::{BatchStatistics, Form};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::super::pass::{Across, BatchStatistics, Form};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use std::sync::Arc;
 
 /// GELU of `x` normalised per channel by the minibatch's own mean and biased variance; also gives these statistics.
+///
+/// Where `x` is a part of the minibatch, the statistics are those of all parts, added up by `across`: once for the mean
+/// and once for the variance, and in the backward pass once for the two sums that the gradient of `x` needs. The
+/// gradients of `weight` and `bias` stay those of the part.
 ///
 /// # Shapes
 /// `x (batch, positions, channels)`, `weight` and `bias (channels)`; the result is as `x`.
@@ -16,25 +21,37 @@ pub fn batch_norm_gelu_train(
     bias: &Tensor,
     eps: f64,
     form: Form,
+    across: Option<&Arc<dyn Across>>,
 ) -> Result<(Tensor, BatchStatistics)> {
     let channels = weight.elem_count();
-    let count = x.elem_count() / channels;
     match form {
         Form::Kernels => {
             let x = x.contiguous()?;
-            let (mean, variance) = minibatch_moments(&values(&x)?, channels);
+            let (mean, variance, count) = minibatch_moments(&values(&x)?, channels, across)?;
             let statistics = BatchStatistics {
                 mean: Tensor::from_slice(&mean, channels, x.device())?,
                 variance: Tensor::from_slice(&variance, channels, x.device())?,
                 count,
             };
-            let op = BatchNormGelu { mean, inverse: inverse_deviation(&variance, eps), from_minibatch: true };
+            let minibatch = Some(Rows { count, across: across.cloned() });
+            let op = BatchNormGelu { mean, inverse: inverse_deviation(&variance, eps), minibatch };
             Ok((x.apply_op3(weight, bias, op)?, statistics))
         }
         Form::Composed => {
-            let mean = x.mean((0, 1))?;
+            let mut count = x.elem_count() / channels;
+            if let Some(across) = across {
+                let mut counts = [count as f64];
+                across.sum(&mut counts)?;
+                count = counts[0] as usize;
+            }
+            let mean_of = |x: &Tensor| {
+                let sum = x.sum((0, 1))?;
+                let sum = across.map_or(Ok(sum.clone()), |across| sum.apply_op1(SumAcross(across.clone())))?;
+                sum.affine(1.0 / count as f64, 0.0)
+            };
+            let mean = mean_of(x)?;
             let centred = x.broadcast_sub(&mean)?;
-            let variance = centred.sqr()?.mean((0, 1))?;
+            let variance = mean_of(&centred.sqr()?)?;
             let normal = centred.broadcast_div(&(&variance + eps)?.sqrt()?)?;
             let y = normal.broadcast_mul(weight)?.broadcast_add(bias)?.gelu_erf()?;
             Ok((y, BatchStatistics { mean: mean.detach(), variance: variance.detach(), count }))
@@ -54,7 +71,7 @@ pub fn batch_norm_gelu_evaluate(
     match form {
         Form::Kernels => {
             let (mean, inverse) = (values(mean)?.to_vec(), inverse_deviation(&values(variance)?, eps));
-            x.contiguous()?.apply_op3(weight, bias, BatchNormGelu { mean, inverse, from_minibatch: false })
+            x.contiguous()?.apply_op3(weight, bias, BatchNormGelu { mean, inverse, minibatch: None })
         }
         Form::Composed => {
             let normal = x.broadcast_sub(mean)?.broadcast_div(&(variance + eps)?.sqrt()?)?;
@@ -63,23 +80,38 @@ pub fn batch_norm_gelu_evaluate(
     }
 }
 
-/// Mean and biased variance per channel, in two passes over the rows.
-pub(crate) fn minibatch_moments(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
+/// Mean and biased variance per channel, in two passes over the rows, and the rows of all parts.
+pub(crate) fn minibatch_moments(
+    x: &[f32],
+    channels: usize,
+    across: Option<&Arc<dyn Across>>,
+) -> Result<(Vec<f32>, Vec<f32>, usize)> {
     let rows = x.len() / channels;
-    let scale = 1.0 / rows as f32;
     let mut mean = sum_rows(rows, channels, |row, total| {
         for (sum, x) in total.iter_mut().zip(&x[row * channels..]) {
             *sum += x;
         }
     });
+    let count = add_up(&mut mean, rows, across)?;
+    let scale = 1.0 / count as f32;
     mean.iter_mut().for_each(|value| *value *= scale);
     let mut variance = sum_rows(rows, channels, |row, total| {
         for ((sum, x), mean) in total.iter_mut().zip(&x[row * channels..]).zip(&mean) {
             *sum = fma(x - mean, x - mean, *sum);
         }
     });
+    add_up(&mut variance, rows, across)?;
     variance.iter_mut().for_each(|value| *value *= scale);
-    (mean, variance)
+    Ok((mean, variance, count))
+}
+
+/// Makes the sums of a part those of all parts, and its rows too.
+pub(crate) fn add_up(sums: &mut [f32], rows: usize, across: Option<&Arc<dyn Across>>) -> Result<usize> {
+    let Some(across) = across else { return Ok(rows) };
+    let mut all: Vec<f64> = sums.iter().map(|sum| f64::from(*sum)).chain([rows as f64]).collect();
+    across.sum(&mut all)?;
+    sums.iter_mut().zip(&all).for_each(|(sum, all)| *sum = *all as f32);
+    Ok(all[sums.len()] as usize)
 }
 
 /// `1 / sqrt(variance + eps)`.
@@ -90,8 +122,14 @@ pub(crate) fn inverse_deviation(variance: &[f32], eps: f64) -> Vec<f32> {
 struct BatchNormGelu {
     mean: Vec<f32>,
     inverse: Vec<f32>,
-    /// Whether mean and variance depend on the input, and hence carry gradient.
-    from_minibatch: bool,
+    /// Where mean and variance depend on the input, and hence carry gradient: on how many rows.
+    minibatch: Option<Rows>,
+}
+
+/// The rows of the whole minibatch, and who holds the others.
+struct Rows {
+    count: usize,
+    across: Option<Arc<dyn Across>>,
 }
 
 impl CustomOp3 for BatchNormGelu {
@@ -132,7 +170,6 @@ impl CustomOp3 for BatchNormGelu {
         let grad = grad.contiguous()?;
         let (xs, ws, bs, gs) = (values(x)?, values(weight)?, values(bias)?, values(&grad)?);
         let channels = self.mean.len();
-        let rows = xs.len() / channels;
         // First pass: the gradient before GELU, with its sums, plain and against the normalised input.
         let mut dx = vec![0.0; xs.len()];
         let total = map_and_sum_rows(&mut dx, channels, 2 * channels, |row, dx, total| {
@@ -147,14 +184,39 @@ impl CustomOp3 for BatchNormGelu {
             }
         });
         let (dw, db) = (total[..channels].to_vec(), total[channels..].to_vec());
-        let share = if self.from_minibatch { 1.0 / rows as f32 } else { 0.0 };
+        let (mut all, mut share) = (total, 0.0);
+        if let Some(Rows { count, across }) = &self.minibatch {
+            add_up(&mut all, 0, across.as_ref())?;
+            share = 1.0 / *count as f32;
+        }
+        let (all_dw, all_db) = all.split_at(channels);
         map_rows(&mut dx, channels, |row, dx| {
             let x = &xs[row * channels..][..channels];
             for c in 0..channels {
                 let normal = (x[c] - self.mean[c]) * self.inverse[c];
-                dx[c] = ws[c] * self.inverse[c] * (dx[c] - share * fma(normal, dw[c], db[c]));
+                dx[c] = ws[c] * self.inverse[c] * (dx[c] - share * fma(normal, all_dw[c], all_db[c]));
             }
         });
         Ok((Some(super::tensor(dx, x)?), Some(super::tensor(dw, weight)?), Some(super::tensor(db, bias)?)))
+    }
+}
+
+/// The sum over all parts. What a part's value does to the loss, it does to the losses of all parts, so its gradient is the
+/// sum of theirs.
+struct SumAcross(Arc<dyn Across>);
+
+impl CustomOp1 for SumAcross {
+    fn name(&self) -> &'static str {
+        "sum_across"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut sums = slice(storage, layout)?.to_vec();
+        add_up(&mut sums, 0, Some(&self.0))?;
+        Ok(super::stored(sums, layout.shape()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&Self(self.0.clone()))?))
     }
 }

@@ -112,7 +112,7 @@ fn depthwise_has_the_right_gradients() -> Result<()> {
 #[test]
 fn batch_norm_has_the_right_gradients() -> Result<()> {
     let inputs = [normal("x", &[3, 41, 20])?, normal("w", &[20])?, normal("b", &[20])?];
-    check(&inputs, |t, form| Ok(batch_norm_gelu_train(&t[0], &t[1], &t[2], 6.1e-5, form)?.0))?;
+    check(&inputs, |t, form| Ok(batch_norm_gelu_train(&t[0], &t[1], &t[2], 6.1e-5, form, None)?.0))?;
     let mean = normal("mean", &[20])?.as_detached_tensor();
     let variance = normal("variance", &[20])?.as_detached_tensor().sqr()?;
     check(&inputs, |t, form| batch_norm_gelu_evaluate(&t[0], &t[1], &t[2], (&mean, &(&variance + 0.5)?), 6.1e-5, form))

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arrow::array::{
@@ -19,7 +20,7 @@ use super::valid::ValidSet;
 use crate::error::StageError;
 use crate::stage::{Operator, Output, Port, Position, Progress, StageContext};
 use crate::train::{
-    CropKey, Cursor, Minibatch, Shuffle, StepMetrics, TrainError, Trainer, ValidMetrics, latest, prune,
+    Collective, CropKey, Cursor, Minibatch, Shuffle, StepMetrics, TrainError, Trainer, ValidMetrics, latest, prune,
 };
 
 /// Folder of the checkpoints in the node's folder.
@@ -51,6 +52,17 @@ pub(super) struct Pretrainer {
     pass: (u32, bool),
     started: Instant,
     best: Best,
+    collective: Arc<dyn Collective>,
+    stopping: Arc<AtomicBool>,
+    /// What all processes have agreed on: to stop, because the run is being stopped or its time is up.
+    agreed: Agreed,
+}
+
+/// Reasons to end that one process has and all must share.
+#[derive(Debug, Clone, Copy, Default)]
+struct Agreed {
+    stop: bool,
+    late: bool,
 }
 
 impl From<TrainError> for StageError {
@@ -64,7 +76,8 @@ impl From<TrainError> for StageError {
 
 impl Pretrainer {
     pub(super) fn start(plan: Arc<Plan>, context: &StageContext) -> Result<Self, StageError> {
-        let mut trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
+        let trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
+        let mut trainer = trainer.among(context.collective.clone());
         let mut valid = ValidSet::new(plan.params.valid.crops);
         let mut cursor = Cursor::default();
         let mut saved_step = None;
@@ -86,6 +99,7 @@ impl Pretrainer {
                 None => {}
             }
         }
+        same_start(&*context.collective, trainer.step_count(), cursor)?;
         Ok(Self {
             shuffle: Shuffle::new(context.seed, plan.params.shuffle_buffer, cursor),
             valid,
@@ -99,14 +113,42 @@ impl Pretrainer {
                 Some(dir) if context.resume => Best::load(dir)?,
                 _ => Best::default(),
             },
+            collective: context.collective.clone(),
+            stopping: context.stopping.clone(),
+            agreed: Agreed::default(),
             trainer,
             plan,
         })
     }
 
+    fn is_shared(&self) -> bool {
+        self.collective.size() > 1
+    }
+
+    /// Whether `max_time` is over, by the clock of this process.
+    fn is_late(&self) -> bool {
+        let limit = self.plan.params.max_time;
+        limit.is_some_and(|time| self.started.elapsed().as_secs_f64() >= time.seconds())
+    }
+
+    /// Asks all processes, before a step, whether one of them has to stop: they stop at the same step.
+    fn agree(&mut self) -> Result<(), StageError> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let wants = [self.stopping.load(Ordering::Acquire), self.is_late()];
+        let mut votes = wants.map(|want| f64::from(u8::from(want)));
+        self.collective.sum(&mut votes).map_err(TrainError::from)?;
+        self.agreed = Agreed { stop: votes[0] > 0.0, late: votes[1] > 0.0 };
+        if self.agreed.stop {
+            self.stopping.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
     fn is_done(&self) -> bool {
         let params = &self.plan.params;
-        let late = params.max_time.is_some_and(|time| self.started.elapsed().as_secs_f64() >= time.seconds());
+        let late = if self.is_shared() { self.agreed.late } else { self.is_late() };
         let stale = params.valid.patience.is_some_and(|patience| self.best.stale >= patience);
         self.trainer.step_count() >= params.steps || late || stale
     }
@@ -114,7 +156,7 @@ impl Pretrainer {
     fn progress(&self) -> Progress {
         if self.is_done() {
             Progress::Enough
-        } else if self.shuffle.has(self.plan.params.minibatch) {
+        } else if !self.agreed.stop && self.shuffle.has(self.plan.params.minibatch) {
             Progress::Pending
         } else {
             Progress::Idle
@@ -210,6 +252,10 @@ impl Pretrainer {
 
     /// One step, and what is due after it.
     fn step(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
+        self.agree()?;
+        if self.agreed.stop || self.agreed.late {
+            return Ok(());
+        }
         let Some(examples) = self.shuffle.take(self.plan.params.minibatch) else { return Ok(()) };
         let minibatch = self.minibatch(&examples)?;
         drop(examples);
@@ -223,14 +269,9 @@ impl Pretrainer {
             out.emit(self.row(&metrics, None)?);
         }
         if due(plan.params.valid.every) && !self.valid.examples().is_empty() {
-            let (mut valid, mut unigram) = (ValidMetrics::default(), Unigram::default());
-            for examples in self.valid.examples().chunks(plan.params.minibatch) {
-                let minibatch = self.minibatch(examples)?;
-                valid.add(&self.trainer.evaluate(&minibatch)?);
-                unigram.add(examples, &self.trainer.valid_mask(&minibatch)?, plan.trainer.model.streams);
-            }
+            let (valid, unigram) = self.evaluate()?;
             out.emit(self.row(&metrics, Some((&valid, &unigram)))?);
-            if let Some(dir) = &self.dir {
+            if let Some(dir) = self.dir.as_ref().filter(|_| self.collective.rank() == 0) {
                 let one = |example: &Example| self.minibatch(std::slice::from_ref(example));
                 examples::write(dir, &plan, &self.trainer, self.valid.examples(), one)?;
             }
@@ -244,9 +285,26 @@ impl Pretrainer {
         Ok(())
     }
 
+    /// Predicts the held-out crops, each process a share of their minibatches; and what guessing would reach on them.
+    fn evaluate(&self) -> Result<(ValidMetrics, Unigram), StageError> {
+        let (mut valid, mut unigram) = (ValidMetrics::default(), Unigram::default());
+        for (i, examples) in self.valid.examples().chunks(self.plan.params.minibatch).enumerate() {
+            let minibatch = self.minibatch(examples)?;
+            unigram.add(examples, &self.trainer.valid_mask(&minibatch)?, self.shape().2);
+            if i % self.collective.size() == self.collective.rank() {
+                valid.add(&self.trainer.evaluate(&minibatch)?);
+            }
+        }
+        if self.is_shared() {
+            valid.add_up(&*self.collective, self.shape().2)?;
+        }
+        Ok((valid, unigram))
+    }
+
     /// The error that ends training, with the minibatch that led to it saved for whoever looks into it.
     fn failed(&mut self, minibatch: &Minibatch, error: &TrainError) -> Result<StageError, StageError> {
-        let Some(dir) = self.dir.clone() else { return Ok(StageError::Failed(error.to_string())) };
+        let writes = self.collective.rank() == 0;
+        let Some(dir) = self.dir.clone().filter(|_| writes) else { return Ok(StageError::Failed(error.to_string())) };
         self.save()?;
         let path = dir.join(format!("failed-step-{:09}.safetensors", self.trainer.step_count() + 1));
         let keys = minibatch.keys.iter().flat_map(|key| [key.track.cast_signed(), key.crop.cast_signed()]).collect();
@@ -292,10 +350,13 @@ impl Pretrainer {
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
 
-    /// Writes a checkpoint, unless there is one of this step or no place for it.
+    /// Writes a checkpoint, unless there is one of this step, no place for it, or it is another process that does.
     fn save(&mut self) -> Result<(), StageError> {
         let step = self.trainer.step_count();
         let Some(dir) = self.dir.clone().filter(|_| step > 0 && self.saved_step != Some(step)) else { return Ok(()) };
+        if self.collective.rank() > 0 {
+            return Ok(());
+        }
         let cursor =
             serde_json::to_value(self.shuffle.cursor()).map_err(|error| StageError::Failed(error.to_string()))?;
         std::fs::create_dir_all(&dir).map_err(|source| StageError::io(&dir, source))?;
@@ -315,6 +376,22 @@ impl Pretrainer {
     }
 }
 
+/// Checks that all processes start at the same place.
+fn same_start(collective: &dyn Collective, step: u64, cursor: Cursor) -> Result<(), StageError> {
+    let place = |step: u64, cursor: Cursor| format!("step {step} (pass {}, shard {})", cursor.pass, cursor.shard);
+    let here = serde_json::to_vec(&(step, cursor)).map_err(|error| StageError::Failed(error.to_string()))?;
+    let first = collective.broadcast(here.clone()).map_err(TrainError::from)?;
+    if here == first {
+        return Ok(());
+    }
+    let there = serde_json::from_slice(&first).map_or_else(|_| "another step".to_owned(), |(s, c)| place(s, c));
+    Err(StageError::Failed(format!(
+        "process {} starts from {}, process 0 from {there}: all must see the same run folder",
+        collective.rank(),
+        place(step, cursor)
+    )))
+}
+
 /// The cursor that a checkpoint holds.
 fn read_cursor(cursor: serde_json::Value, path: &Path) -> Result<Cursor, StageError> {
     serde_json::from_value(cursor).map_err(|error| {
@@ -326,6 +403,9 @@ impl Operator for Pretrainer {
     fn push(&mut self, port: Port, batch: &RecordBatch, out: &mut dyn Output) -> Result<Progress, StageError> {
         if self.is_done() {
             return Ok(Progress::Enough);
+        }
+        if self.agreed.stop {
+            return Ok(Progress::Idle);
         }
         if port == 0 {
             self.input = Some(batch.clone());
@@ -352,6 +432,10 @@ impl Operator for Pretrainer {
     }
 
     fn interrupt(&mut self) -> Result<(), StageError> {
+        // The others are about to ask at their next step. If they are gone, this process saves all the same.
+        if self.stopping.load(Ordering::Acquire) && !self.agreed.stop && !self.is_done() {
+            let _gone = self.agree();
+        }
         self.save()
     }
 }

@@ -1,5 +1,7 @@
 //! What goes into a step, and what comes out of it.
 
+use super::super::collective::Collective;
+use super::super::error::TrainError;
 use candle_core::Tensor;
 
 /// Names one crop of the corpus, for random draws that do not depend on where it turns up.
@@ -61,6 +63,20 @@ impl ValidMetrics {
         for (sum, correct) in self.correct.iter_mut().zip(&other.correct) {
             *sum += correct;
         }
+    }
+
+    /// Makes the sums of this rank those of all ranks.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn add_up(&mut self, collective: &dyn Collective, streams: usize) -> Result<(), TrainError> {
+        self.correct.resize(streams, 0);
+        let correct = self.correct.iter().map(|correct| *correct as f64);
+        let mut sums: Vec<f64> = [self.masked as f64, self.loss].into_iter().chain(correct).collect();
+        collective.sum(&mut sums)?;
+        (self.masked, self.loss) = (sums[0] as usize, sums[1]);
+        self.correct.iter_mut().zip(&sums[2..]).for_each(|(correct, sum)| *correct = *sum as u64);
+        Ok(())
     }
 
     /// Mean loss, accuracy and accuracy per stream.

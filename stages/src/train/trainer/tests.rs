@@ -99,6 +99,107 @@ fn accumulated_parts_mask_and_weigh_as_the_whole_does() {
     assert_ne!(whole, parts);
 }
 
+/// `count` examples, `minibatch` having three.
+fn large_minibatch(i: u64, count: usize) -> Minibatch {
+    let parts: Vec<Minibatch> = (0..count as u64).step_by(3).map(|part| minibatch(100 * i + part)).collect();
+    let cat = |of: fn(&Minibatch) -> &Tensor| {
+        let all: Vec<&Tensor> = parts.iter().map(of).collect();
+        Tensor::cat(&all, 0).and_then(|all| all.narrow(0, 0, count)).expect("enough examples")
+    };
+    let keys = parts.iter().flat_map(|part| part.keys.clone()).take(count).collect();
+    Minibatch { patches: cat(|m| &m.patches), tokens: cat(|m| &m.tokens), keys }
+}
+
+/// What `size` ranks have after some steps: weights, moments and statistics by name, and the metrics of the steps.
+fn trained_by(size: usize, config: &TrainerConfig, form: Form) -> Vec<(Trainer, Vec<StepMetrics>)> {
+    on_ranks(size, |rank| {
+        let mut trainer = Trainer::new(config.clone(), &Device::Cpu, 4).expect("valid").among(rank);
+        trainer.form = form;
+        let steps = (0..6).map(|i| trainer.step(&large_minibatch(i, 12)).expect("a step")).collect();
+        (trainer, steps)
+    })
+}
+
+/// Runs `train` on every one of `size` ranks. A rank that waits holds a thread of its pool, so each has its own.
+fn on_ranks<T: Send>(size: usize, train: impl Fn(Arc<dyn Collective>) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let train = &train;
+        let ranks = super::super::threads(size).into_iter().map(|rank| {
+            scope.spawn(move || {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+                pool.install(|| train(Arc::new(rank)))
+            })
+        });
+        let ranks: Vec<_> = ranks.collect();
+        ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
+    })
+}
+
+/// Largest difference of two trainers' tensors, over the largest value of each tensor.
+fn distance(a: &Trainer, b: &Trainer) -> (f64, String) {
+    let (a, b) = (a.model.weights().tensors(), b.model.weights().tensors());
+    let largest = |t: &Tensor| -> f64 {
+        t.to_dtype(DType::F32).and_then(|t| t.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()).expect("values").into()
+    };
+    let apart = |(name, a): (&String, &Tensor)| {
+        let difference =
+            (a.to_dtype(DType::F32).expect("f32") - b[name].to_dtype(DType::F32).expect("f32")).expect("alike");
+        (largest(&difference) / largest(a).max(1e-3), name.clone())
+    };
+    a.iter().map(apart).max_by(|a, b| a.0.total_cmp(&b.0)).expect("there are tensors")
+}
+
+/// Two and three trainers that share every minibatch, dropout and clipping on, end with the weights and running
+/// statistics of one, up to rounding (2e-4 of the largest value of each tensor after six steps of a large learning
+/// rate), and among each other with the same bits.
+#[test]
+fn ranks_that_share_minibatches_learn_what_one_learns() {
+    let variants = [
+        (config(), Form::Kernels),
+        (TrainerConfig { accumulate: 2, recompute: true, ..config() }, Form::Kernels),
+        (config(), Form::Composed),
+    ];
+    for (config, form) in variants {
+        let alone = trained_by(1, &config, form).remove(0);
+        for size in [2, 3] {
+            let together = trained_by(size, &config, form);
+            for (trainer, steps) in &together {
+                let (apart, name) = distance(&alone.0, trainer);
+                assert!(apart < 2e-4, "{size} ranks, {form:?}: `{name}` is {apart} apart");
+                assert!(bytes(trainer) == bytes(&together[0].0), "ranks have different bits");
+                for (one, step) in alone.1.iter().zip(steps) {
+                    assert_eq!((one.step, one.masked), (step.step, step.masked));
+                    assert!((one.loss - step.loss).abs() < 1e-4, "{} {}", one.loss, step.loss);
+                    assert!((one.grad_norm / step.grad_norm - 1.0).abs() < 1e-3);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_without_a_masked_position_still_take_part() {
+    let mut sparse = config();
+    // Of two examples of 30 positions in spans of 30, often only one is masked, sometimes none at first.
+    sparse.masking = Masking { probability: 0.4, spans: vec![30], method: MaskMethod::Noise };
+    let run = |size: usize| {
+        on_ranks(size, |rank| {
+            let mut trainer = Trainer::new(sparse.clone(), &Device::Cpu, 4).expect("valid").among(rank);
+            (0..6).for_each(|i| drop(trainer.step(&large_minibatch(i, 2)).expect("a step")));
+            trainer
+        })
+    };
+    let (alone, together) = (run(1), run(2));
+    let (apart, name) = distance(&alone[0], &together[0]);
+    assert!(apart < 2e-4, "`{name}` is {apart} apart");
+    let error = {
+        let [rank, _other]: [_; 2] = super::super::threads(2).try_into().expect("two ranks");
+        let mut trainer = Trainer::new(config(), &Device::Cpu, 4).expect("valid").among(Arc::new(rank));
+        trainer.step(&large_minibatch(0, 1)).expect_err("one example for two").to_string()
+    };
+    assert!(error.contains("at least one example in every part for each of 2 processes"), "{error}");
+}
+
 #[test]
 fn groups_freeze_and_spare() {
     let group = |names: &str, lr_factor| ParameterGroup { names: names.to_owned(), lr_factor, weight_decay: None };
