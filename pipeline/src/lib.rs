@@ -19,6 +19,7 @@ mod files;
 pub mod fingerprint;
 mod grammar;
 pub mod graph;
+mod machine;
 pub mod metrics;
 mod overrides;
 mod params;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Graph(args) => commands::graph::graph(args, &registry),
         Command::Inspect(args) => commands::inspect::inspect(args, &registry),
         Command::Stages(args) => commands::stages::stages(args, &registry),
+        Command::Doctor(args) => commands::doctor::doctor(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };
     exit.into()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
 use omar_stages::storage::{self, ShardKey};
-use omar_stages::{StageContext, StageError};
+use omar_stages::{StageContext, StageError, device};
 
 use crate::cache::Store;
 use crate::catalogue::{Catalogue, Shard, ShardSize};
@@ -48,6 +48,7 @@ pub struct RunOptions {
 /// When a stage cannot go on, the corpus cannot be listed, or a cache or the run folder cannot be written.
 pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, RunError> {
     let started = Instant::now();
+    check_devices(plan)?;
     let corpus = list(plan, options.limit)?;
     let folder = options.folder.as_ref().map(|path| RunFolder::create(path, plan, &corpus)).transpose()?;
     let outcome = execute(plan, options, stop, corpus, folder.as_ref(), started);
@@ -159,12 +160,33 @@ fn description(plan: &Plan, node: &PlanNode) -> storage::Node {
     }
 }
 
-/// The device of a node, by name. This build has no GPU code yet, so `auto` is the CPU.
-fn device(node: &PlanNode) -> String {
-    match node.device {
-        Device::Auto => Device::Cpu.to_string(),
-        chosen => chosen.to_string(),
+/// What `auto` stands for in this run: the first GPU that works, else the CPU, and a line on why. `None` when no node
+/// leaves the choice open.
+fn automatic(plan: &Plan) -> Option<(String, Option<String>)> {
+    let open = |node: &PlanNode| node.device == Device::Auto && node.stage.uses_device();
+    let node = plan.nodes.iter().find(|node| open(node))?;
+    let (chosen, obstacle) = device::automatic();
+    let line = obstacle.map(|error| {
+        // Most programs are built without, and mean to be.
+        let reason = if device::HAS_CUDA { error.to_string() } else { "this build has no GPU support".to_owned() };
+        format!("note: node `{}` runs on the CPU: {reason}; `omar-flow doctor` says more", node.id)
+    });
+    Some((chosen, line))
+}
+
+/// Refuses a plan that names a GPU which cannot be used, before anything is written.
+fn check_devices(plan: &Plan) -> Result<(), RunError> {
+    let mut checked = Vec::new();
+    for node in &plan.nodes {
+        if matches!(node.device, Device::Cuda(_)) && !checked.contains(&node.device) {
+            checked.push(node.device);
+            let opened = device::open(&node.device.to_string());
+            opened.map_err(|error| {
+                RunError::Device(format!("node `{}` wants {}: {error}; or use `device: cpu`", node.id, node.device))
+            })?;
+        }
     }
+    Ok(())
 }
 
 fn execute(
@@ -175,17 +197,16 @@ fn execute(
     folder: Option<&RunFolder>,
     started: Instant,
 ) -> Result<Summary, RunError> {
-    if let Some(node) = plan.nodes.iter().find(|node| matches!(node.device, Device::Cuda(_))) {
-        let message =
-            format!("node `{}` wants {}: this build has no GPU support; use `device: cpu`", node.id, node.device);
-        return Err(RunError::Device(message));
+    let (automatic, note) = automatic(plan).unwrap_or_else(|| (Device::Cpu.to_string(), None));
+    if let Some(note) = note {
+        options.reporter.note(&note);
     }
     let network = Arc::new(Network::new(plan, |node| StageContext {
         node: node.id.clone(),
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)),
         resume: options.resume,
-        device: device(node),
+        device: if node.device == Device::Auto { automatic.clone() } else { node.device.to_string() },
     }));
     let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
     let stores = stores(plan, &run)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use omar_stages::Registry;
+use omar_stages::{Registry, StageError};
 use serde_json::json;
 
 use super::{load, write_json, write_message, write_result};
@@ -69,7 +69,7 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
             }
             ended(&summary, args)
         }
-        Err(error @ RunError::Device(_)) => {
+        Err(error @ (RunError::Device(_) | RunError::Stage { source: StageError::Device(_), .. })) => {
             failed(&error.to_string(), graph.json);
             Exit::Device
         }

@@ -264,6 +264,10 @@ impl Stage for Pretrain {
         self.plan.output.clone()
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         Ok(Box::new(Pretrainer::start(self.plan.clone(), context)?))
     }
