@@ -6,8 +6,16 @@ use super::error::ModelError;
 use super::layers::Linear;
 use super::op;
 use super::pass::{BatchStatistics, Form, Pass};
+use super::tape::{Keep, Ready, Tape};
 use super::weights::{Builder, Source, Weights};
 use candle_core::{Device, Result, Tensor, Var};
+
+/// What the forward pass of an encoder leaves for its backward pass.
+#[derive(Debug)]
+pub struct EncoderTape {
+    embedding: Tape,
+    blocks: Tape,
+}
 
 /// Patch embedding and conformer: what a published model holds, and what embeddings are taken from.
 #[derive(Clone, Debug)]
@@ -73,6 +81,37 @@ impl Encoder {
     pub fn forward(&self, patches: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let x = self.embed(patches, pass)?;
         self.conformer.forward(&x, pass)
+    }
+
+    /// Hidden states of the last layer, and what [`Encoder::backward`] needs.
+    ///
+    /// # Shapes
+    /// `patches (batch, positions, patch_dim)` to `(batch, positions, dim)`.
+    ///
+    /// # Errors
+    /// When a shape does not fit, or the device fails.
+    pub fn record(&self, patches: &Tensor, pass: &mut Pass, keep: Keep) -> Result<(Tensor, EncoderTape)> {
+        let mut embedding = Tape::new(keep);
+        let x = embedding.record(&patches.detach(), pass, |x, pass| self.embed(x, pass))?;
+        let (y, blocks) = self.conformer.record(&x, pass, keep)?;
+        Ok((y, EncoderTape { embedding, blocks }))
+    }
+
+    /// Calls `ready` with every parameter's gradient, given that of the hidden states: block after block from the last
+    /// to the first, then the embedding.
+    ///
+    /// # Shapes
+    /// `grad (batch, positions, dim)`.
+    ///
+    /// # Errors
+    /// When a shape does not fit, the device fails, or `ready` does.
+    pub fn backward(&self, tape: EncoderTape, grad: Tensor, ready: Ready<'_>) -> Result<()> {
+        let EncoderTape { mut embedding, blocks } = tape;
+        let grad = self.conformer.backward(blocks, grad, ready)?;
+        let parameters: Vec<Var> =
+            [Some(self.embedding.weight()), self.embedding.bias()].into_iter().flatten().cloned().collect();
+        embedding.backward(&grad, &parameters, |x, pass| self.embed(x, pass), ready)?;
+        Ok(())
     }
 
     /// Hidden states of every layer, first to last.

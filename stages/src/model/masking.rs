@@ -20,12 +20,12 @@ pub enum MaskMethod {
 }
 
 /// Masking in spans: they tile the sequence from its first position, and each is masked or not as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Masking {
     /// Probability of each span, above 0 and at most 1.
     pub probability: f64,
-    /// Positions per span.
-    pub span: usize,
+    /// Positions per span; of several lengths, each crop draws one.
+    pub spans: Vec<usize>,
     /// What stands at a masked position.
     pub method: MaskMethod,
 }
@@ -41,8 +41,13 @@ impl Masking {
 
     /// The mask of one crop of `positions` positions.
     pub fn mask(&self, stream: Stream, positions: usize) -> Vec<bool> {
+        let length = match &self.spans[..] {
+            [] => 1,
+            [length] => *length,
+            several => several[stream.named("span length").below(0, several.len())],
+        };
         let spans = stream.named("spans");
-        (0..positions).map(|i| f64::from(spans.uniform((i / self.span.max(1)) as u64)) < self.probability).collect()
+        (0..positions).map(|i| f64::from(spans.uniform((i / length.max(1)) as u64)) < self.probability).collect()
     }
 
     /// Replaces the masked rows of one crop.
@@ -107,7 +112,7 @@ mod tests {
     use super::*;
 
     fn masking(method: MaskMethod) -> Masking {
-        Masking { probability: 0.6, span: 10, method }
+        Masking { probability: 0.6, spans: vec![10], method }
     }
 
     #[test]

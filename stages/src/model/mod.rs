@@ -34,14 +34,16 @@ mod pass;
 mod random;
 mod rotary;
 mod self_attention;
+mod tape;
 mod weights;
 
 pub use config::{ConformerConfig, MaskedModelConfig, Norm, PositionEncoding, Size};
 pub use conformer::Conformer;
 pub use error::ModelError;
-pub use masked_model::{Encoder, MaskedModel, bare_conformer};
+pub use masked_model::{Encoder, EncoderTape, MaskedModel, bare_conformer};
 pub use masking::{MaskMethod, Masking};
 pub use pass::{BatchStatistics, Dropout, Form, Pass};
 pub use random::Stream;
 pub use rotary::{Angles, rotary_frequencies, sinusoidal_for_qkv};
+pub use tape::{Keep, Ready, Tape};
 pub use weights::{Source, Weights};

@@ -25,12 +25,23 @@ impl Form {
 pub struct Dropout {
     stream: Stream,
     probability: f64,
+    /// Index of the first example in the step's whole minibatch, of which this pass may see a part.
+    first_example: u64,
+    first_row: u64,
 }
 
 impl Dropout {
+    /// The same for a tensor that has this many rows per example: a row then draws what it draws when the whole
+    /// minibatch is in one piece.
+    #[must_use]
+    pub(crate) fn per_example(self, rows: usize) -> Self {
+        Self { first_row: self.first_example * rows as u64, ..self }
+    }
+
     /// Factors of one row.
+    #[inline(always)]
     pub(crate) fn row(self, row: usize) -> Factors {
-        let bits = self.stream.bits(row as u64);
+        let bits = self.stream.bits(self.first_row + row as u64);
         Factors {
             low: bits as u32,
             high: (bits >> 32) as u32,
@@ -41,8 +52,8 @@ impl Dropout {
 
     /// The factors, zero or `1 / (1 - probability)`, of a tensor whose last dimension is the column.
     ///
-    /// On the CPU they are those of the kernels. Elsewhere the device's own generator draws them, which the trainer
-    /// seeds at each step: hashing on the host and copying would cost more than the step.
+    /// On the CPU they are those of the kernels. Elsewhere the device's own generator draws them, which is seeded at each
+    /// block ([`Pass::seed_device`]): hashing on the host and copying would cost more than the step.
     pub(crate) fn factors(self, shape: &[usize], device: &Device) -> Result<Tensor> {
         let scale = 1.0 / (1.0 - self.probability);
         if !device.is_cpu() {
@@ -50,9 +61,11 @@ impl Dropout {
             return kept.to_dtype(candle_core::DType::F32)? * scale;
         }
         let columns = shape.last().copied().unwrap_or(1);
+        let per_example = shape.iter().skip(1).rev().skip(1).product();
+        let this = self.per_example(per_example);
         let mut values = vec![0.0f32; shape.iter().product()];
         super::kernel::rows::map_rows(&mut values, columns, |row, out| {
-            let factors = self.row(row);
+            let factors = this.row(row);
             for (column, value) in out.iter_mut().enumerate() {
                 *value = factors.at(column);
             }
@@ -95,9 +108,10 @@ pub struct BatchStatistics {
 
 /// One forward run: pass it by `&mut` through the model, which takes dropout sites from it in order and leaves the batch
 /// statistics of training runs in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pass {
     dropout: Option<Stream>,
+    first_example: u64,
     form: Form,
     sites: u64,
     statistics: Vec<BatchStatistics>,
@@ -106,12 +120,35 @@ pub struct Pass {
 impl Pass {
     /// Evaluation: no dropout, running statistics.
     pub fn evaluate(form: Form) -> Self {
-        Self { dropout: None, form, sites: 0, statistics: Vec::new() }
+        Self { dropout: None, first_example: 0, form, sites: 0, statistics: Vec::new() }
     }
 
     /// Training: dropout keyed by seed and step, statistics of the minibatch.
     pub fn train(form: Form, seed: u64, step: u64) -> Self {
-        Self { dropout: Some(Stream::new(seed, "dropout").at(step)), form, sites: 0, statistics: Vec::new() }
+        let dropout = Some(Stream::new(seed, "dropout").at(step));
+        Self { dropout, first_example: 0, form, sites: 0, statistics: Vec::new() }
+    }
+
+    /// The pass over a part of the minibatch that starts at example `first`: it drops what a pass over the whole drops.
+    #[must_use]
+    pub fn from_example(self, first: usize) -> Self {
+        Self { first_example: first as u64, ..self }
+    }
+
+    /// This pass as it stands, to compute what follows a second time.
+    pub(crate) fn again(&self) -> Self {
+        Self { statistics: Vec::new(), ..*self }
+    }
+
+    /// Seeds the device's generator, which draws the dropout there, by the place that the pass has reached: what is
+    /// computed a second time drops the same.
+    pub(crate) fn seed_device(&self, device: &Device) -> Result<()> {
+        match self.dropout {
+            Some(stream) if !device.is_cpu() => {
+                device.set_seed(stream.named("device").at(self.first_example).bits(self.sites))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether this is a training run.
@@ -128,7 +165,7 @@ impl Pass {
     pub fn dropout(&mut self, probability: f64) -> Option<Dropout> {
         self.sites += 1;
         let stream = self.dropout?.at(self.sites);
-        (probability > 0.0).then_some(Dropout { stream, probability })
+        (probability > 0.0).then_some(Dropout { stream, probability, first_example: self.first_example, first_row: 0 })
     }
 
     /// Takes note of the statistics of the next batch normalisation.
@@ -156,6 +193,18 @@ mod tests {
         assert!((neighbours - 0.64).abs() < 5e-3, "{neighbours}");
         let below = (500..factors.len()).filter(|i| factors[*i] > 0.0 && factors[i - 500] > 0.0).count() as f64;
         assert!((below / (factors.len() - 500) as f64 - 0.64).abs() < 5e-3, "{below}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_part_of_a_minibatch_drops_what_the_whole_does() -> Result<()> {
+        let draw = |pass: Pass, examples: usize| -> Result<Tensor> {
+            let dropout = pass.clone().dropout(0.5).expect("a training pass has dropout");
+            dropout.factors(&[examples, 3, 16], &Device::Cpu)
+        };
+        let whole = draw(Pass::train(Form::Kernels, 1, 1), 4)?;
+        let part = draw(Pass::train(Form::Kernels, 1, 1).from_example(2), 2)?;
+        assert_eq!(whole.narrow(0, 2, 2)?.flatten_all()?.to_vec1::<f32>()?, part.flatten_all()?.to_vec1::<f32>()?);
         Ok(())
     }
 

@@ -91,6 +91,12 @@ impl<'a> Builder<'a> {
         Builder { weights: self.weights, source: self.source, device: self.device, prefix }
     }
 
+    /// The trained tensors that have been made under this builder's name.
+    pub(crate) fn parameters(&self) -> Vec<Var> {
+        let named = self.weights.parameters.range(self.prefix.clone()..);
+        named.take_while(|(name, _)| name.starts_with(&self.prefix)).map(|(_, var)| var.clone()).collect()
+    }
+
     /// A trained tensor; `initial` gives its values from its own stream.
     pub(crate) fn parameter(
         &mut self,

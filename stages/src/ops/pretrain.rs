@@ -10,6 +10,7 @@
 //! are left alone. Checkpoints hold where the stream stands, and a run that continues from one goes on with the same
 //! bits, on the CPU, as one that never stopped.
 
+mod best;
 mod operator;
 mod valid;
 
@@ -46,6 +47,16 @@ pub struct PretrainParams {
     /// Crops per update.
     #[serde(default = "default_minibatch")]
     pub minibatch: usize,
+    /// Parts in which a minibatch goes through the model, their gradients added up: memory is that of one part. Batch
+    /// norms see one part at a time.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+    /// Keeps the inputs of the blocks only and computes the rest a second time: less memory, a third more time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute: bool,
+    /// Time after which training ends with a checkpoint, as if interrupted: `--resume` goes on. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_time: Option<Duration>,
     /// What is masked, and how.
     #[serde(default)]
     pub mask: MaskParams,
@@ -114,13 +125,16 @@ pub struct MaskParams {
     pub probability: f64,
     /// Length of a span, with its unit; spans tile the crop, in whole positions.
     pub span: Duration,
+    /// Further lengths: each crop draws one of all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more_spans: Vec<Duration>,
     /// What stands at a masked position.
     pub method: MaskMethod,
 }
 
 impl Default for MaskParams {
     fn default() -> Self {
-        Self { probability: 0.6, span: Duration::from_secs(0.4), method: MaskMethod::Noise }
+        Self { probability: 0.6, span: Duration::from_secs(0.4), more_spans: Vec::new(), method: MaskMethod::Noise }
     }
 }
 
@@ -132,11 +146,16 @@ pub struct CheckpointParams {
     pub every: u64,
     /// How many of the latest are kept.
     pub keep: usize,
+    /// Whether the one of the lowest held-out loss is kept too; it is then saved at the evaluation that finds it.
+    pub best: bool,
+    /// Keeps the checkpoints of all multiples of this many steps for good. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub milestones: Option<u64>,
 }
 
 impl Default for CheckpointParams {
     fn default() -> Self {
-        Self { every: 1000, keep: 3 }
+        Self { every: 1000, keep: 3, best: true, milestones: None }
     }
 }
 
@@ -148,16 +167,28 @@ pub struct ValidParams {
     pub every: u64,
     /// Crops of the `valid` split to hold out, at most 4 of a track; 0 for no evaluation.
     pub crops: usize,
+    /// Evaluations without a lower held-out loss after which training ends. Absent: it goes on to the last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
 }
 
 impl Default for ValidParams {
     fn default() -> Self {
-        Self { every: 500, crops: 64 }
+        Self { every: 500, crops: 64, patience: None }
     }
 }
 
 fn default_size() -> Size {
     Size::Base
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 fn default_minibatch() -> usize {
@@ -231,10 +262,13 @@ impl StageKind for Pretrain {
         let at_least_one = [
             ("minibatch", params.minibatch as u64),
             ("shuffle_buffer", params.shuffle_buffer as u64),
+            ("accumulate", params.accumulate as u64),
             ("log_every", params.log_every),
             ("checkpoint.every", params.checkpoint.every),
             ("checkpoint.keep", params.checkpoint.keep as u64),
+            ("checkpoint.milestones", params.checkpoint.milestones.unwrap_or(1)),
             ("valid.every", params.valid.every),
+            ("valid.patience", params.valid.patience.unwrap_or(1)),
         ];
         if let Some((path, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(BindError::param(*path, "expected at least 1, found 0"));
@@ -248,7 +282,18 @@ impl StageKind for Pretrain {
             streams: streams.iter().map(|(_, codebooks)| codebooks).sum(),
         };
         let masking = masking(&params.mask, &input, &targets)?;
-        let trainer = TrainerConfig { model, masking, optimizer: params.optimizer.clone(), steps: params.steps };
+        if params.accumulate > params.minibatch {
+            let message = format!("expected at most `minibatch`, {}, found {}", params.minibatch, params.accumulate);
+            return Err(BindError::param("accumulate", message));
+        }
+        let trainer = TrainerConfig {
+            model,
+            masking,
+            optimizer: params.optimizer.clone(),
+            steps: params.steps,
+            accumulate: params.accumulate,
+            recompute: params.recompute,
+        };
         trainer.validate().map_err(blame)?;
         let names = targets.streams.iter().flat_map(|s| (0..s.codebooks).map(move |i| format!("{}/{i}", s.view)));
         let spec =
@@ -338,15 +383,19 @@ fn streams(targets: &TokensSpec) -> Result<(u32, Vec<(String, usize)>), BindErro
 
 /// Masking in positions.
 fn masking(params: &MaskParams, input: &FeaturesSpec, targets: &TokensSpec) -> Result<Masking, BindError> {
-    if params.span.seconds() <= 0.0 {
-        return Err(BindError::param("mask.span", format!("expected some time, found `{}`", params.span)));
+    let named = params.more_spans.iter().map(|span| ("mask.more_spans", span));
+    for (path, span) in [("mask.span", &params.span)].into_iter().chain(named) {
+        if span.seconds() <= 0.0 {
+            return Err(BindError::param(path, format!("expected some time, found `{span}`")));
+        }
     }
     // The released models round spans up to whole frames of the input, and those down to whole positions.
     let hop = input.views.first().map_or(1, |view| view.hop_len);
     let frame_rate = f64::from(targets.sample_rate) / f64::from(hop);
     let frames = (targets.patch_samples / hop) as usize;
-    let span = Masking::span_positions(params.span.seconds(), frame_rate, frames);
-    Ok(Masking { probability: params.probability, span, method: params.method })
+    let all = [params.span].into_iter().chain(params.more_spans.iter().copied());
+    let spans = all.map(|span| Masking::span_positions(span.seconds(), frame_rate, frames)).collect();
+    Ok(Masking { probability: params.probability, spans, method: params.method })
 }
 
 /// Points at the parameter that a configuration error is about.
@@ -354,7 +403,7 @@ fn blame(error: TrainError) -> BindError {
     match error {
         TrainError::Config { field, reason } => {
             let path = match field {
-                "steps" => field.to_owned(),
+                "steps" | "accumulate" => field.to_owned(),
                 "probability" | "span" => format!("mask.{field}"),
                 _ => format!("optimizer.{field}"),
             };

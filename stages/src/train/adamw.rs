@@ -1,11 +1,13 @@
 //! AdamW (Loshchilov and Hutter, 2019) as PyTorch computes it, its moments being named tensors.
 
 use crate::model::Weights;
-use crate::model::kernel::maths::{fma, sum_of_squares};
+use crate::model::kernel::maths::{fma, sum_of_squares, vectorized};
 use crate::model::kernel::storage::{slice, slice_mut, values};
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, Var};
+use globset::GlobMatcher;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 /// Values per task of an elementwise pass, and per partial sum of a norm.
 const PIECE: usize = 1 << 14;
@@ -24,13 +26,53 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
 }
 
+/// How single parameters differ from the rest.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    /// Whether parameters of one dimension decay too.
+    pub decay_vectors: bool,
+    /// Pattern of names, factor of the learning rate, weight decay if another; the first that fits counts.
+    pub patterns: Vec<(GlobMatcher, f64, Option<f64>)>,
+}
+
+impl Groups {
+    /// Every parameter alike.
+    pub fn none() -> Self {
+        Self { decay_vectors: true, patterns: Vec::new() }
+    }
+
+    /// Factor of the learning rate, and weight decay.
+    fn of(&self, name: &str, dimensions: usize, weight_decay: f64) -> (f64, f64) {
+        let decay = if self.decay_vectors || dimensions > 1 { weight_decay } else { 0.0 };
+        let group = self.patterns.iter().find(|(pattern, ..)| pattern.is_match(name));
+        group.map_or((1.0, decay), |(_, factor, other)| (*factor, other.unwrap_or(decay)))
+    }
+}
+
 /// The optimiser's state.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     steps: u64,
-    first: BTreeMap<String, Tensor>,
-    second: BTreeMap<String, Tensor>,
+    parameters: BTreeMap<String, Parameter>,
+}
+
+/// What the optimiser knows of one parameter.
+#[derive(Debug)]
+struct Parameter {
+    lr_factor: f64,
+    weight_decay: f64,
+    shape: Vec<usize>,
+    moments: Moments,
+}
+
+/// First and second moment of the gradient.
+#[derive(Debug)]
+enum Moments {
+    /// Beside the CPU, where one pass updates moments and weights.
+    Host(Vec<f32>, Vec<f32>),
+    /// On another device.
+    Device(Tensor, Tensor),
 }
 
 /// Prefixes of the moments' names in a checkpoint.
@@ -42,11 +84,17 @@ impl AdamW {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn new(config: AdamWConfig, weights: &Weights) -> Result<Self> {
-        let zeros = || -> Result<BTreeMap<String, Tensor>> {
-            weights.parameters().iter().map(|(name, var)| Ok((name.clone(), var.zeros_like()?))).collect()
-        };
-        Ok(Self { config, steps: 0, first: zeros()?, second: zeros()? })
+    pub fn new(config: AdamWConfig, weights: &Weights, groups: &Groups) -> Result<Self> {
+        let parameters = weights.parameters().iter().map(|(name, var)| {
+            let (lr_factor, weight_decay) = groups.of(name, var.rank(), config.weight_decay);
+            let moments = if var.device().is_cpu() {
+                Moments::Host(vec![0.0; var.elem_count()], vec![0.0; var.elem_count()])
+            } else {
+                Moments::Device(var.zeros_like()?, var.zeros_like()?)
+            };
+            Ok((name.clone(), Parameter { lr_factor, weight_decay, shape: var.dims().to_vec(), moments }))
+        });
+        Ok(Self { config, steps: 0, parameters: parameters.collect::<Result<_>>()? })
     }
 
     /// Updates every parameter that has a gradient; `scale` multiplies the gradients.
@@ -57,41 +105,49 @@ impl AdamW {
         self.steps += 1;
         let [beta1, beta2] = self.config.betas;
         let exponent = self.steps.min(i32::MAX as u64) as i32;
-        let update = Update {
-            decay: 1.0 - lr * self.config.weight_decay,
-            rate: lr / (1.0 - beta1.powi(exponent)),
-            root: 1.0 / (1.0 - beta2.powi(exponent)).sqrt(),
-            eps: self.config.eps,
-        };
+        let (bias1, bias2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
         for (name, var) in weights.parameters() {
-            let (Some(gradient), Some(m), Some(v)) =
-                (gradients.get(name), self.first.get_mut(name), self.second.get_mut(name))
-            else {
+            let (Some(gradient), Some(parameter)) = (gradients.get(name), self.parameters.get_mut(name)) else {
                 continue;
             };
-            if var.device().is_cpu() {
-                let gradient = gradient.contiguous()?;
-                m.inplace_op2(&gradient, &First { rate: 1.0 - beta1, scale })?;
-                v.inplace_op2(&gradient, &Second { beta: beta2, scale })?;
-                var.as_tensor().inplace_op3(m, v, &update)?;
-            } else {
-                let gradient = (gradient * scale)?;
-                *m = ((&*m * beta1)? + (&gradient * (1.0 - beta1))?)?;
-                *v = ((&*v * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-                let denominator = ((v.sqrt()? * update.root)? + update.eps)?;
-                let decayed = (var.as_detached_tensor() * update.decay)?;
-                var.set(&(decayed - (&*m / denominator)?.affine(update.rate, 0.0)?)?)?;
+            let lr = lr * parameter.lr_factor;
+            if lr == 0.0 {
+                continue;
+            }
+            let update = Update {
+                betas: self.config.betas,
+                scale,
+                decay: 1.0 - lr * parameter.weight_decay,
+                rate: lr / bias1,
+                root: 1.0 / bias2.sqrt(),
+                eps: self.config.eps,
+            };
+            match &mut parameter.moments {
+                Moments::Host(m, v) => update.host(var, gradient, m, v)?,
+                Moments::Device(m, v) => update.device(var, gradient, m, v)?,
             }
         }
         Ok(())
     }
 
     /// The moments by name: `opt.m.*` and `opt.v.*`.
-    pub fn tensors(&self) -> HashMap<String, Tensor> {
-        let named = |prefix: &'static str, moments: &BTreeMap<String, Tensor>| {
-            moments.iter().map(|(name, t)| (format!("{prefix}{name}"), t.clone())).collect::<Vec<_>>()
-        };
-        named(FIRST, &self.first).into_iter().chain(named(SECOND, &self.second)).collect()
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
+        let mut named = HashMap::new();
+        for (name, parameter) in &self.parameters {
+            let (m, v) = match &parameter.moments {
+                Moments::Host(m, v) => {
+                    let tensor = |values: &[f32]| Tensor::from_slice(values, &parameter.shape[..], &Device::Cpu);
+                    (tensor(m)?, tensor(v)?)
+                }
+                Moments::Device(m, v) => (m.clone(), v.clone()),
+            };
+            named.insert(format!("{FIRST}{name}"), m);
+            named.insert(format!("{SECOND}{name}"), v);
+        }
+        Ok(named)
     }
 
     /// Takes up the state after `steps` steps. The tensors must be there, with the shapes of the parameters.
@@ -99,18 +155,93 @@ impl AdamW {
     /// # Errors
     /// The name and both shapes of the first tensor that is missing or different.
     pub fn restore(&mut self, tensors: &HashMap<String, Tensor>, steps: u64) -> Result<()> {
-        for (prefix, moments) in [(FIRST, &mut self.first), (SECOND, &mut self.second)] {
-            for (name, moment) in moments {
-                let name = format!("{prefix}{name}");
-                let found = tensors.get(&name).map(|t| t.dims().to_vec());
-                let Some(tensor) = tensors.get(&name).filter(|t| t.dims() == moment.dims()) else {
-                    candle_core::bail!("optimiser tensor `{name}`: expected shape {:?}, found {found:?}", moment.dims())
-                };
-                // A copy: updates happen in place.
-                *moment = tensor.to_device(moment.device())?.to_dtype(DType::F32)?.copy()?;
+        let get = |name: String, shape: &[usize]| match tensors.get(&name) {
+            Some(tensor) if tensor.dims() == shape => tensor.to_dtype(DType::F32),
+            other => {
+                let found = other.map(|t| t.dims().to_vec());
+                candle_core::bail!("optimiser tensor `{name}`: expected shape {shape:?}, found {found:?}")
+            }
+        };
+        for (name, parameter) in &mut self.parameters {
+            let first = get(format!("{FIRST}{name}"), &parameter.shape)?;
+            let second = get(format!("{SECOND}{name}"), &parameter.shape)?;
+            match &mut parameter.moments {
+                Moments::Host(m, v) => {
+                    *m = first.flatten_all()?.to_vec1()?;
+                    *v = second.flatten_all()?.to_vec1()?;
+                }
+                Moments::Device(m, v) => {
+                    let device = m.device().clone();
+                    (*m, *v) = (first.to_device(&device)?, second.to_device(&device)?);
+                }
             }
         }
         self.steps = steps;
+        Ok(())
+    }
+}
+
+/// One update: `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, `p = decay p - rate m / (root sqrt(v) + eps)`, the
+/// gradient `g` being scaled first.
+struct Update {
+    betas: [f64; 2],
+    scale: f64,
+    decay: f64,
+    rate: f64,
+    root: f64,
+    eps: f64,
+}
+
+impl Update {
+    fn host(&self, var: &Var, gradient: &Tensor, m: &mut [f32], v: &mut [f32]) -> Result<()> {
+        let moments = Mutex::new((m, v));
+        var.as_tensor().inplace_op2(&gradient.contiguous()?, &InPlace { update: self, moments })
+    }
+
+    /// The same of candle's operations.
+    fn device(&self, var: &Var, gradient: &Tensor, m: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        let [beta1, beta2] = self.betas;
+        let gradient = (gradient * self.scale)?;
+        *m = ((&*m * beta1)? + (&gradient * (1.0 - beta1))?)?;
+        *v = ((&*v * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+        let denominator = ((v.sqrt()? * self.root)? + self.eps)?;
+        let decayed = (var.as_detached_tensor() * self.decay)?;
+        var.set(&(decayed - (&*m / denominator)?.affine(self.rate, 0.0)?)?)
+    }
+
+    /// Updates a piece, all of it in one pass over four arrays.
+    #[inline(always)]
+    fn piece(&self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let (scale, decay, rate) = (self.scale as f32, self.decay as f32, self.rate as f32);
+        let (root, eps) = (self.root as f32, self.eps as f32);
+        let (first, beta) = ((1.0 - self.betas[0]) as f32, self.betas[1] as f32);
+        let second = (1.0 - self.betas[1]) as f32;
+        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let g = scale * g;
+            *m = fma(first, g - *m, *m);
+            *v = fma(beta, *v, second * g * g);
+            *p = fma(decay, *p, -(rate * *m / fma(root, v.sqrt(), eps)));
+        }
+    }
+}
+
+struct InPlace<'a> {
+    update: &'a Update,
+    moments: Mutex<(&'a mut [f32], &'a mut [f32])>,
+}
+
+impl InplaceOp2 for InPlace<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
+        let (p, g) = (slice_mut(s1, l1)?, slice(s2, l2)?);
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let (m, v) = &mut *moments;
+        let pieces =
+            p.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE)).zip(m.par_chunks_mut(PIECE)).zip(v.par_chunks_mut(PIECE));
+        pieces.for_each(|(((p, g), m), v)| vectorized(|| self.update.piece(p, g, m, v)));
         Ok(())
     }
 }
@@ -151,85 +282,6 @@ pub fn first_not_finite(gradients: &Gradients) -> Result<Option<&str>> {
     Ok(None)
 }
 
-/// `m += rate (scale g - m)`.
-struct First {
-    rate: f64,
-    scale: f64,
-}
-
-impl InplaceOp2 for First {
-    fn name(&self) -> &'static str {
-        "adamw_first_moment"
-    }
-
-    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        let (rate, scale) = (self.rate as f32, self.scale as f32);
-        each(slice_mut(s1, l1)?, slice(s2, l2)?, |m, g| *m = fma(rate, fma(scale, g, -*m), *m));
-        Ok(())
-    }
-}
-
-/// `v = beta v + (1 - beta) (scale g)^2`.
-struct Second {
-    beta: f64,
-    scale: f64,
-}
-
-impl InplaceOp2 for Second {
-    fn name(&self) -> &'static str {
-        "adamw_second_moment"
-    }
-
-    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        let (beta, rest, scale) = (self.beta as f32, (1.0 - self.beta) as f32, self.scale as f32);
-        each(slice_mut(s1, l1)?, slice(s2, l2)?, |v, g| *v = fma(beta, *v, rest * (scale * g) * (scale * g)));
-        Ok(())
-    }
-}
-
-/// `p = decay p - rate m / (root sqrt(v) + eps)`.
-struct Update {
-    decay: f64,
-    rate: f64,
-    root: f64,
-    eps: f64,
-}
-
-impl InplaceOp3 for Update {
-    fn name(&self) -> &'static str {
-        "adamw_update"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &mut CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<()> {
-        let (decay, rate) = (self.decay as f32, self.rate as f32);
-        let (root, eps) = (self.root as f32, self.eps as f32);
-        let (p, m, v) = (slice_mut(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
-        p.par_chunks_mut(PIECE).zip(m.par_chunks(PIECE)).zip(v.par_chunks(PIECE)).for_each(|((p, m), v)| {
-            for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
-                *p = decay * *p - rate * m / fma(root, v.sqrt(), eps);
-            }
-        });
-        Ok(())
-    }
-}
-
-/// `f(state, gradient)` for every element.
-fn each(state: &mut [f32], gradient: &[f32], f: impl Fn(&mut f32, f32) + Sync) {
-    state.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE)).for_each(|(state, gradient)| {
-        for (state, g) in state.iter_mut().zip(gradient) {
-            f(state, *g);
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,7 +306,7 @@ mod tests {
         let config = ConformerConfig::new(1, 8, 2);
         let (_, weights) = Encoder::new(&config, 4, Source::Seed(1), &Device::Cpu).expect("the model is valid");
         let adamw = AdamWConfig { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.1 };
-        let mut optimizer = AdamW::new(adamw, &weights)?;
+        let mut optimizer = AdamW::new(adamw, &weights, &Groups::none())?;
         let name = "embedding_layer.weight";
         let before = weights.tensors();
         let start = before[name].copy()?.flatten_all()?.to_vec1::<f32>()?;

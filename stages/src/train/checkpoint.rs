@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const MODEL: &str = "model.safetensors";
 /// The optimiser's moments, `opt.m.*` and `opt.v.*`.
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// Averaged weights under the published names, where there are any.
+const AVERAGE: &str = "average.safetensors";
 /// Everything else.
 const STATE: &str = "state.json";
 /// What this version writes; another number cannot be resumed from.
@@ -48,6 +50,8 @@ pub struct Checkpoint {
     pub model: HashMap<String, Tensor>,
     /// The optimiser's moments by name.
     pub optimizer: HashMap<String, Tensor>,
+    /// Moving averages of the weights by published name, where the run keeps them.
+    pub average: Option<HashMap<String, Tensor>>,
     /// Everything else.
     pub state: State,
 }
@@ -69,15 +73,21 @@ impl Checkpoint {
         };
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(at(&temporary))?;
-        for (name, tensors) in [(MODEL, &self.model), (OPTIMIZER, &self.optimizer)] {
-            candle_core::safetensors::save(tensors, temporary.join(name))?;
+        let average = self.average.as_ref().map(|average| (AVERAGE, average));
+        let files: Vec<_> = [(MODEL, &self.model), (OPTIMIZER, &self.optimizer)].into_iter().chain(average).collect();
+        for (name, tensors) in &files {
+            candle_core::safetensors::save(tensors, temporary.join(name)).map_err(|error| {
+                // What was there before still is; half of a new one is of use to nobody.
+                let _gone = fs::remove_dir_all(&temporary);
+                TrainError::Checkpoint { path: path.clone(), reason: format!("`{name}` cannot be written: {error}") }
+            })?;
         }
         let json = serde_json::to_string_pretty(&self.state).map_err(|error| TrainError::Checkpoint {
             path: path.clone(),
             reason: format!("its state cannot be written: {error}"),
         })?;
         fs::write(temporary.join(STATE), json + "\n").map_err(at(&temporary))?;
-        for name in [MODEL, OPTIMIZER, STATE] {
+        for name in files.iter().map(|(name, _)| *name).chain([STATE]) {
             let file = temporary.join(name);
             File::open(&file).and_then(|f| f.sync_all()).map_err(at(&file))?;
         }
@@ -105,7 +115,8 @@ impl Checkpoint {
             candle_core::safetensors::load(path.join(name), device)
                 .map_err(|error| fail(format!("`{name}` cannot be read: {error}")))
         };
-        Ok(Self { model: load(MODEL)?, optimizer: load(OPTIMIZER)?, state })
+        let average = path.join(AVERAGE).exists().then(|| load(AVERAGE)).transpose()?;
+        Ok(Self { model: load(MODEL)?, optimizer: load(OPTIMIZER)?, average, state })
     }
 }
 
@@ -129,8 +140,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut steps = Vec::new();
     for entry in entries {
         let path = entry.map_err(|source| TrainError::Io { path: dir.to_owned(), source })?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok()) {
+        if let Some(step) = step_of(&path) {
             steps.push((step, path));
         }
     }
@@ -146,14 +156,19 @@ pub fn latest(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
     Ok(list(dir)?.pop())
 }
 
-/// Removes all but the `keep` latest checkpoints under `dir`.
+/// Removes all but the `keep` latest checkpoints under `dir` and those whose step `spared` names.
 ///
 /// # Errors
 /// When one cannot be removed.
-pub fn prune(dir: &Path, keep: usize) -> Result<(), TrainError> {
+pub fn prune(dir: &Path, keep: usize, spared: impl Fn(u64) -> bool) -> Result<(), TrainError> {
     let checkpoints = list(dir)?;
     let surplus = checkpoints.len().saturating_sub(keep);
-    checkpoints[..surplus].iter().try_for_each(|path| remove(path))
+    checkpoints[..surplus].iter().filter(|path| !step_of(path).is_some_and(&spared)).try_for_each(|path| remove(path))
+}
+
+/// The step in the name of a checkpoint's folder.
+fn step_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -165,6 +180,7 @@ mod tests {
         Checkpoint {
             model: HashMap::from([("net.x".to_owned(), tensor.clone())]),
             optimizer: HashMap::from([("opt.m.net.x".to_owned(), tensor)]),
+            average: None,
             state: State::new(step, u64::MAX, serde_json::json!({"lr": 0.1}), serde_json::json!([1, 2])),
         }
     }
@@ -184,8 +200,8 @@ mod tests {
         let read = Checkpoint::read(&path, &Device::Cpu).expect("it is read");
         assert_eq!(read.state, checkpoint(1100).state);
         assert_eq!(read.model["net.x"].to_vec1::<f32>().expect("values"), [1.5, -2.0]);
-        prune(dir.path(), 1).expect("old ones go");
-        assert_eq!(list(dir.path()).expect("the folder is listed"), [path]);
+        prune(dir.path(), 1, |step| step == 900).expect("old ones go");
+        assert_eq!(list(dir.path()).expect("the folder is listed"), [dir.path().join("step-000000900"), path]);
     }
 
     #[test]

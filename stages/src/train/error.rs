@@ -43,6 +43,9 @@ pub enum TrainError {
         /// Positions in the minibatch.
         positions: usize,
     },
+    /// The other processes cannot be reached, or do something else.
+    #[error(transparent)]
+    Collective(super::CollectiveError),
     /// A file of a checkpoint could not be read or written.
     #[error("`{path}`: {source}")]
     Io {
@@ -59,6 +62,15 @@ pub enum TrainError {
         /// What is missing or different.
         reason: String,
     },
+}
+
+impl From<super::CollectiveError> for TrainError {
+    fn from(error: super::CollectiveError) -> Self {
+        match error {
+            super::CollectiveError::Tensor(error) => error.into(),
+            other => Self::Collective(other),
+        }
+    }
 }
 
 impl From<candle_core::Error> for TrainError {

@@ -13,7 +13,7 @@ const LOGITS_AT_A_TIME: usize = 1 << 23;
 /// Loss and accuracy of the masked positions, and where asked the gradients that the head's part of the graph has.
 #[derive(Debug)]
 pub struct HeadLoss {
-    /// Cross-entropy in nats, mean over (row, stream).
+    /// Cross-entropy in nats, summed over (row, stream) and divided by the number of pairs that the mean is over.
     pub loss: f64,
     /// Per stream, the number of rows whose first largest logit is the target's.
     pub correct: Vec<u64>,
@@ -35,7 +35,8 @@ pub struct HeadGradients {
 }
 
 /// Cross-entropy of the head's predictions for `rows` of hidden states, OMAR-RQ section 3.2: the mean over all masked
-/// (position, stream) pairs.
+/// (position, stream) pairs. `of` asks for gradients, and says over how many rows the mean goes of which these are a
+/// part: loss and gradients of all parts then add up.
 ///
 /// The head is the last operation, so its gradient is known in closed form: it is computed piece by piece together with
 /// the loss, and the logits of all rows never exist at once.
@@ -50,7 +51,7 @@ pub fn head_loss(
     hidden: &Tensor,
     (weight, bias): (&Tensor, &Tensor),
     targets: &Tensor,
-    with_gradients: bool,
+    of: Option<usize>,
     form: Form,
 ) -> Result<HeadLoss> {
     let (rows, streams) = targets.dims2()?;
@@ -74,7 +75,7 @@ pub fn head_loss(
     let from_stream = |t: &Tensor| t.reshape((streams, codebook_size, ()))?.transpose(0, 1)?.contiguous();
     let (w, b) = (by_stream(weight)?.reshape((outputs, dim))?, by_stream(bias)?.flatten_all()?);
 
-    let scale = 1.0 / (rows * streams) as f64;
+    let scale = 1.0 / (of.unwrap_or(rows) * streams) as f64;
     let mut totals = Totals { loss: 0.0, correct: vec![0; streams] };
     let mut hidden_parts = Vec::new();
     let mut sums: Option<(Tensor, Tensor)> = None;
@@ -94,7 +95,7 @@ pub fn head_loss(
         for (sum, correct) in totals.correct.iter_mut().zip(&part.correct) {
             *sum += correct;
         }
-        if with_gradients {
+        if of.is_some() {
             let slopes = slopes.reshape((n, outputs))?;
             hidden_parts.push(slopes.matmul(&w)?);
             let part = (slopes.t()?.matmul(&x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
@@ -195,7 +196,7 @@ mod tests {
         let expected = definition(&x, &w, &b, &targets)?;
         let grads = expected.backward()?;
         for form in [Form::Kernels, Form::Composed] {
-            let found = head_loss(&x, (&w, &b), &targets, true, form)?;
+            let found = head_loss(&x, (&w, &b), &targets, Some(rows), form)?;
             assert!((found.loss - f64::from(expected.to_scalar::<f32>()?)).abs() < 1e-5);
             let gradients = found.gradients.expect("gradients were asked for");
             for (found, var) in [(gradients.hidden, &x), (gradients.weight, &w), (gradients.bias, &b)] {
@@ -213,7 +214,7 @@ mod tests {
         let (rows, dim, codes, streams) = (300, 4, 65_536, 1);
         let (x, w, b) = (normal("x", &[rows, dim])?, normal("w", &[codes, dim])?, normal("b", &[codes])?);
         let targets = targets(rows, streams, codes)?;
-        let found = head_loss(&x, (&w, &b), &targets, true, Form::Kernels)?;
+        let found = head_loss(&x, (&w, &b), &targets, Some(rows), Form::Kernels)?;
         assert!((found.loss - f64::from(definition(&x, &w, &b, &targets)?.to_scalar::<f32>()?)).abs() < 1e-4);
         assert_eq!(found.gradients.expect("gradients were asked for").hidden.dims(), [rows, dim]);
         Ok(())
@@ -226,10 +227,10 @@ mod tests {
         let targets = Tensor::new(&[[0u32, 1], [0, 0], [3, 2]], &Device::Cpu)?;
         let x = normal("x", &[3, 2])?;
         for form in [Form::Kernels, Form::Composed] {
-            assert_eq!(head_loss(&x, (&w, &b), &targets, false, form)?.correct, [2, 1]);
+            assert_eq!(head_loss(&x, (&w, &b), &targets, None, form)?.correct, [2, 1]);
         }
         let wrong = Tensor::new(&[[4u32, 0]], &Device::Cpu)?;
-        let error = head_loss(&x.narrow(0, 0, 1)?, (&w, &b), &wrong, false, Form::Kernels).expect_err("4 is no code");
+        let error = head_loss(&x.narrow(0, 0, 1)?, (&w, &b), &wrong, None, Form::Kernels).expect_err("4 is no code");
         assert!(error.to_string().contains("target 4 is not below the codebook size 4"), "{error}");
         Ok(())
     }

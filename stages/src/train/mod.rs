@@ -13,9 +13,11 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = TrainerConfig {
 //!     model: MaskedModelConfig { conformer: ConformerConfig::new(1, 16, 2), patch_dim: 8, codebook_size: 32, streams: 1 },
-//!     masking: Masking { probability: 0.6, span: 5, method: MaskMethod::Noise },
+//!     masking: Masking { probability: 0.6, spans: vec![5], method: MaskMethod::Noise },
 //!     optimizer: OptimizerConfig::default(),
 //!     steps: 10,
+//!     accumulate: 1,
+//!     recompute: false,
 //! };
 //! let mut trainer = Trainer::new(config, &Device::Cpu, 142)?;
 //! let minibatch = Minibatch {
@@ -30,16 +32,20 @@
 
 mod adamw;
 mod checkpoint;
+mod collective;
 mod error;
 mod loss;
 mod schedule;
 mod shuffle;
 mod trainer;
 
-pub use adamw::{AdamW, AdamWConfig, Gradients, first_not_finite, global_norm};
+pub use adamw::{AdamW, AdamWConfig, Gradients, Groups, first_not_finite, global_norm};
 pub use checkpoint::{Checkpoint, State, latest, prune};
+pub use collective::{Collective, CollectiveError, Pending, Solo, threads};
 pub use error::TrainError;
 pub use loss::{HeadGradients, HeadLoss, head_loss};
 pub use schedule::{Decay, Schedule};
 pub use shuffle::{Cursor, Place, Shuffle};
-pub use trainer::{CropKey, Minibatch, OptimizerConfig, StepMetrics, Trainer, TrainerConfig, ValidMetrics};
+pub use trainer::{
+    CropKey, Decayed, Minibatch, OptimizerConfig, ParameterGroup, StepMetrics, Trainer, TrainerConfig, ValidMetrics,
+};

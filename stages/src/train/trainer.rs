@@ -1,179 +1,26 @@
 //! The training loop's body.
 
-use super::adamw::{AdamW, AdamWConfig, Gradients, first_not_finite, global_norm};
-use super::checkpoint::{Checkpoint, State};
+mod average;
+mod config;
+mod gradients;
+mod metrics;
+mod resume;
+
+pub use config::{Decayed, OptimizerConfig, ParameterGroup, TrainerConfig};
+pub use metrics::{CropKey, Minibatch, StepMetrics, ValidMetrics};
+
+use self::average::Average;
+use self::gradients::GradientSum;
+use self::metrics::accuracies;
+use super::adamw::{AdamW, first_not_finite, global_norm};
 use super::error::TrainError;
 use super::loss::{HeadLoss, head_loss};
-use super::schedule::{Decay, Schedule};
-use crate::model::{Form, MaskedModel, MaskedModelConfig, Masking, Pass, Source, Stream};
+use crate::model::{BatchStatistics, Form, Keep, MaskedModel, Pass, Source, Stream};
 use candle_core::{DType, Device, Tensor};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
 
 /// How often masks are drawn anew when they leave every position of a minibatch unmasked.
 const MASK_ATTEMPTS: u64 = 64;
-
-/// The optimiser and its schedule. The defaults are those of the released models.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimizerConfig {
-    /// Largest learning rate.
-    pub lr: f64,
-    /// Decoupled weight decay, per unit of learning rate.
-    pub weight_decay: f64,
-    /// Decay of the first and second moment, each 0 to below 1.
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Steps of linear warm-up from 0 to `lr`. Absent: 3 of every 40 steps, as 30,000 of 400,000.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup: Option<u64>,
-    /// What follows the warm-up.
-    pub schedule: Decay,
-    /// Largest norm of all gradients together; larger ones are scaled down to it. Absent: any norm.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip: Option<f64>,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            lr: 1e-4,
-            weight_decay: 1e-2,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            warmup: None,
-            schedule: Decay::Cosine,
-            clip: None,
-        }
-    }
-}
-
-/// What a trainer is made of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrainerConfig {
-    /// The model.
-    pub model: MaskedModelConfig,
-    /// What it does not see.
-    pub masking: Masking,
-    /// The optimiser.
-    pub optimizer: OptimizerConfig,
-    /// Steps in all: where the schedule ends.
-    pub steps: u64,
-}
-
-impl TrainerConfig {
-    /// Checks that such a training can be.
-    ///
-    /// # Errors
-    /// The first field that is wrong, and why.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        self.model.validate()?;
-        let o = &self.optimizer;
-        let positive = |v: f64| v.is_finite() && v > 0.0;
-        let not_negative = |v: f64| v.is_finite() && v >= 0.0;
-        for (field, value, fits, expected) in [
-            ("steps", self.steps as f64, self.steps > 0, "at least 1"),
-            ("lr", o.lr, positive(o.lr), "a positive number"),
-            ("weight_decay", o.weight_decay, not_negative(o.weight_decay), "0 or more"),
-            ("betas", o.betas[0], (0.0..1.0).contains(&o.betas[0]), "0 to below 1"),
-            ("betas", o.betas[1], (0.0..1.0).contains(&o.betas[1]), "0 to below 1"),
-            ("eps", o.eps, positive(o.eps), "a positive number"),
-            ("clip", o.clip.unwrap_or(1.0), o.clip.is_none_or(positive), "a positive number"),
-            ("warmup", self.schedule().warmup as f64, self.schedule().warmup <= self.steps, "at most `steps`"),
-            ("probability", self.masking.probability, self.masking.probability > 0.0, "above 0"),
-            ("probability", self.masking.probability, self.masking.probability <= 1.0, "at most 1"),
-            ("span", self.masking.span as f64, self.masking.span > 0, "at least 1 position"),
-        ] {
-            if !fits {
-                return Err(TrainError::Config { field, reason: format!("expected {expected}, found {value}") });
-            }
-        }
-        Ok(())
-    }
-
-    /// The learning rate over the steps.
-    pub fn schedule(&self) -> Schedule {
-        let o = &self.optimizer;
-        let warmup = o.warmup.unwrap_or(self.steps.saturating_mul(3) / 40);
-        Schedule { peak: o.lr, warmup, total: self.steps, decay: o.schedule }
-    }
-}
-
-/// Names one crop of the corpus, for random draws that do not depend on where it turns up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CropKey {
-    /// Its track.
-    pub track: u64,
-    /// Which of the track's crops.
-    pub crop: u64,
-}
-
-/// The examples of one step.
-#[derive(Clone, Debug)]
-pub struct Minibatch {
-    /// Input patches, `(batch, positions, patch_dim)` f32.
-    pub patches: Tensor,
-    /// Targets, `(batch, positions, streams)` u32.
-    pub tokens: Tensor,
-    /// One key per example.
-    pub keys: Vec<CropKey>,
-}
-
-/// What one step did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepMetrics {
-    /// The step, counted from 1.
-    pub step: u64,
-    /// Cross-entropy in nats, mean over masked (position, stream) pairs, before the update.
-    pub loss: f64,
-    /// Share of those whose most likely code is the target.
-    pub accuracy: f64,
-    /// The same per stream.
-    pub stream_accuracy: Vec<f32>,
-    /// Learning rate of the update.
-    pub lr: f64,
-    /// Norm of all gradients together, before clipping.
-    pub grad_norm: f64,
-    /// Masked positions.
-    pub masked: usize,
-}
-
-/// What a minibatch is predicted like, without an update. Sums, so that several add up.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ValidMetrics {
-    /// Masked positions.
-    pub masked: usize,
-    /// Sum over masked positions of the cross-entropy, mean over streams, in nats.
-    pub loss: f64,
-    /// Per stream, the masked positions whose most likely code is the target.
-    pub correct: Vec<u64>,
-}
-
-impl ValidMetrics {
-    /// Adds another minibatch.
-    pub fn add(&mut self, other: &Self) {
-        self.masked += other.masked;
-        self.loss += other.loss;
-        self.correct.resize(self.correct.len().max(other.correct.len()), 0);
-        for (sum, correct) in self.correct.iter_mut().zip(&other.correct) {
-            *sum += correct;
-        }
-    }
-
-    /// Mean loss, accuracy and accuracy per stream.
-    pub fn means(&self) -> (f64, f64, Vec<f32>) {
-        let (accuracy, stream_accuracy) = accuracies(&self.correct, self.masked);
-        (self.loss / self.masked.max(1) as f64, accuracy, stream_accuracy)
-    }
-}
-
-fn accuracies(correct: &[u64], rows: usize) -> (f64, Vec<f32>) {
-    let share = |correct: u64, of: usize| correct as f64 / of.max(1) as f64;
-    let per_stream = correct.iter().map(|c| share(*c, rows) as f32).collect();
-    (share(correct.iter().sum(), rows * correct.len()), per_stream)
-}
 
 /// A model in training.
 #[derive(Debug)]
@@ -181,10 +28,25 @@ pub struct Trainer {
     config: TrainerConfig,
     model: MaskedModel,
     optimizer: AdamW,
+    average: Option<Average>,
     device: Device,
     form: Form,
     seed: u64,
     step: u64,
+}
+
+/// A minibatch as the model sees it.
+struct Masked {
+    /// Patches with masked rows replaced, `(batch, positions, patch_dim)`.
+    patches: Tensor,
+    /// Flat indices `example * positions + position` of the masked rows, ascending.
+    rows: Vec<u32>,
+}
+
+/// What one part of a minibatch leaves beside its gradients.
+struct PartOutcome {
+    loss: HeadLoss,
+    statistics: Vec<BatchStatistics>,
 }
 
 impl Trainer {
@@ -195,10 +57,10 @@ impl Trainer {
     pub fn new(config: TrainerConfig, device: &Device, seed: u64) -> Result<Self, TrainError> {
         config.validate()?;
         let model = MaskedModel::new(&config.model, Source::Seed(seed), device)?;
-        let o = &config.optimizer;
-        let adamw = AdamWConfig { betas: o.betas, eps: o.eps, weight_decay: o.weight_decay };
-        let optimizer = AdamW::new(adamw, model.weights())?;
-        Ok(Self { config, model, optimizer, device: device.clone(), form: Form::for_device(device), seed, step: 0 })
+        let optimizer = AdamW::new(config.optimizer.adamw(), model.weights(), &config.optimizer.groups()?)?;
+        let average = config.optimizer.average.map(|decay| Average::new(decay, model.weights())).transpose()?;
+        let form = Form::for_device(device);
+        Ok(Self { config, model, optimizer, average, device: device.clone(), form, seed, step: 0 })
     }
 
     /// The model as it is now.
@@ -218,23 +80,20 @@ impl Trainer {
     /// weights are then unchanged.
     pub fn step(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
         let number = self.step + 1;
-        let (_, positions, streams) = self.check(minibatch)?;
-        let masks = Stream::new(self.seed, "mask").at(self.step);
-        let (patches, masked) = self.mask(minibatch, masks, number)?;
-        if !self.device.is_cpu() {
-            // The device's generator draws the dropout: seeded by the step, it needs no state in checkpoints.
-            self.device.set_seed(Stream::new(self.seed, "device dropout").bits(self.step))?;
+        let (batch, _, streams) = self.check(minibatch)?;
+        let masked = self.mask(minibatch, Stream::new(self.seed, "mask").at(self.step), number)?;
+        let mut gradients = GradientSum::new(self.model.weights());
+        let (mut loss, mut correct, mut statistics) = (0.0, vec![0; streams], Vec::new());
+        for examples in parts(batch, self.config.accumulate) {
+            let Some(part) = self.part(minibatch, &masked, examples, &mut gradients)? else { continue };
+            loss += part.loss.loss;
+            correct.iter_mut().zip(&part.loss.correct).for_each(|(sum, correct)| *sum += correct);
+            statistics.push(part.statistics);
         }
-        let mut pass = Pass::train(self.form, self.seed, self.step);
-        let hidden = self.model.encoder().forward(&patches, &mut pass)?;
-        let rows = (hidden.dim(0)? * positions, hidden.dim(2)?);
-        let index = Tensor::from_slice(&masked, masked.len(), &self.device)?;
-        let hidden = hidden.reshape(rows)?.index_select(&index, 0)?;
-        let loss = self.loss(&hidden, minibatch, &index, (rows.0, streams), true)?;
-        if !loss.loss.is_finite() {
+        if !loss.is_finite() {
             return Err(TrainError::NotFinite { step: number, what: "the loss".into() });
         }
-        let gradients = self.gradients(&hidden, &loss)?;
+        let gradients = gradients.into_sums();
         let grad_norm = global_norm(&gradients)?;
         if !grad_norm.is_finite() {
             let name = first_not_finite(&gradients)?.unwrap_or("all weights");
@@ -246,26 +105,66 @@ impl Trainer {
         };
         let lr = self.config.schedule().at(self.step);
         self.optimizer.step(self.model.weights(), &gradients, lr, scale)?;
-        self.model.update_running(&pass.into_statistics())?;
+        statistics.iter().try_for_each(|statistics| self.model.update_running(statistics))?;
+        if let Some(average) = &mut self.average {
+            average.update(self.model.weights())?;
+        }
         self.step = number;
-        let (accuracy, stream_accuracy) = accuracies(&loss.correct, loss.rows);
-        Ok(StepMetrics { step: number, loss: loss.loss, accuracy, stream_accuracy, lr, grad_norm, masked: loss.rows })
+        let masked = masked.rows.len();
+        let (accuracy, stream_accuracy) = accuracies(&correct, masked);
+        Ok(StepMetrics { step: number, loss, accuracy, stream_accuracy, lr, grad_norm, masked })
     }
 
-    /// Predicts one minibatch without learning from it. Its masks depend on the seed and the crops only, so that
-    /// evaluations of different steps compare.
+    /// Forward and backward pass over some examples; nothing if none of their positions is masked.
+    fn part(
+        &self,
+        minibatch: &Minibatch,
+        masked: &Masked,
+        examples: Range<usize>,
+        gradients: &mut GradientSum,
+    ) -> Result<Option<PartOutcome>, TrainError> {
+        let positions = masked.patches.dim(1)?;
+        let rows = rows_of(masked, &examples, positions);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let patches = masked.patches.narrow(0, examples.start, examples.len())?;
+        let mut pass = Pass::train(self.form, self.seed, self.step).from_example(examples.start);
+        let keep = if self.config.recompute { Keep::Inputs } else { Keep::Everything };
+        let encoder = self.model.encoder();
+        let (hidden, tape) = encoder.record(&patches, &mut pass, keep)?;
+        let tokens = minibatch.tokens.narrow(0, examples.start, examples.len())?;
+        let loss = self.loss(&hidden, &tokens, &rows, Some(masked.rows.len()))?;
+        let Some(head) = &loss.gradients else { return Ok(None) };
+        let (weight, bias) = self.model.head();
+        gradients.add(weight, head.weight.clone())?;
+        gradients.add(bias, head.bias.clone())?;
+        // Positions that were not masked have no part in the loss.
+        let index = Tensor::from_slice(&rows, rows.len(), &self.device)?;
+        let (batch, _, dim) = hidden.dims3()?;
+        let grad = Tensor::zeros((batch * positions, dim), DType::F32, &self.device)?;
+        let grad = grad.index_add(&index, &head.hidden, 0)?.reshape((batch, positions, dim))?;
+        drop(hidden);
+        encoder.backward(tape, grad, &mut |var, grad| gradients.add(var, grad))?;
+        Ok(Some(PartOutcome { loss, statistics: pass.into_statistics() }))
+    }
+
+    /// Predicts one minibatch without learning from it, by the averaged weights where there are any. Its masks depend on
+    /// the seed and the crops only, so that evaluations of different steps compare.
     ///
     /// # Errors
     /// When the minibatch does not fit the model, or nothing could be masked.
     pub fn evaluate(&self, minibatch: &Minibatch) -> Result<ValidMetrics, TrainError> {
-        let (_, positions, streams) = self.check(minibatch)?;
-        let (patches, masked) = self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
-        let mut pass = Pass::evaluate(self.form);
-        let hidden = self.model.encoder().forward(&patches, &mut pass)?.detach();
-        let rows = (hidden.dim(0)? * positions, hidden.dim(2)?);
-        let index = Tensor::from_slice(&masked, masked.len(), &self.device)?;
-        let hidden = hidden.reshape(rows)?.index_select(&index, 0)?;
-        let loss = self.loss(&hidden, minibatch, &index, (rows.0, streams), false)?;
+        self.check(minibatch)?;
+        let masked = self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
+        let run = || -> Result<HeadLoss, TrainError> {
+            let hidden = self.model.encoder().forward(&masked.patches, &mut Pass::evaluate(self.form))?.detach();
+            self.loss(&hidden, &minibatch.tokens, &masked.rows, None)
+        };
+        let loss = match &self.average {
+            Some(average) => average.instead(self.model.weights(), run)?,
+            None => run()?,
+        };
         Ok(ValidMetrics { masked: loss.rows, loss: loss.loss * loss.rows as f64, correct: loss.correct })
     }
 
@@ -291,102 +190,41 @@ impl Trainer {
         Ok((batch, positions, model.streams))
     }
 
-    /// The minibatch's patches with masked rows replaced, and the flat indices of these rows.
-    fn mask(&self, minibatch: &Minibatch, masks: Stream, step: u64) -> Result<(Tensor, Vec<u32>), TrainError> {
+    fn mask(&self, minibatch: &Minibatch, masks: Stream, step: u64) -> Result<Masked, TrainError> {
         for attempt in 0..MASK_ATTEMPTS {
             let masks = masks.at(attempt);
             let streams: Vec<Stream> = minibatch.keys.iter().map(|key| masks.at(key.track).at(key.crop)).collect();
-            let (patches, masked) = self.config.masking.apply_to_minibatch(&minibatch.patches, &streams)?;
-            if !masked.is_empty() {
-                return Ok((patches.to_device(&self.device)?, masked));
+            let (patches, rows) = self.config.masking.apply_to_minibatch(&minibatch.patches, &streams)?;
+            if !rows.is_empty() {
+                return Ok(Masked { patches: patches.to_device(&self.device)?, rows });
             }
         }
         let positions = minibatch.tokens.elem_count() / self.config.model.streams;
         Err(TrainError::NothingMasked { step, positions })
     }
 
-    fn loss(
-        &self,
-        hidden: &Tensor,
-        minibatch: &Minibatch,
-        index: &Tensor,
-        tokens: (usize, usize),
-        with_gradients: bool,
-    ) -> Result<HeadLoss, TrainError> {
-        let targets = minibatch.tokens.to_dtype(DType::U32)?.to_device(&self.device)?;
-        let targets = targets.reshape(tokens)?.index_select(index, 0)?;
+    /// The loss of `rows` of the hidden states; with gradients where it is part of a mean over `of` rows.
+    fn loss(&self, hidden: &Tensor, tokens: &Tensor, rows: &[u32], of: Option<usize>) -> Result<HeadLoss, TrainError> {
+        let (batch, positions, dim) = hidden.dims3()?;
+        let index = Tensor::from_slice(rows, rows.len(), &self.device)?;
+        let hidden = hidden.reshape((batch * positions, dim))?.index_select(&index, 0)?;
+        let targets = tokens.to_dtype(DType::U32)?.to_device(&self.device)?;
+        let targets = targets.reshape((batch * positions, self.config.model.streams))?.index_select(&index, 0)?;
         let (weight, bias) = self.model.head();
-        Ok(head_loss(hidden, (weight, bias), &targets, with_gradients, self.form)?)
-    }
-
-    /// Gradients of all parameters: the head's are there already, and flow back from its input.
-    fn gradients(&self, hidden: &Tensor, loss: &HeadLoss) -> Result<Gradients, TrainError> {
-        let Some(head) = &loss.gradients else { return Ok(Gradients::new()) };
-        // A scalar whose derivative by `hidden` is the gradient that the head found.
-        let mut store = (hidden * &head.hidden)?.sum_all()?.backward()?;
-        let (weight, bias) = self.model.head();
-        store.insert(weight, head.weight.clone());
-        store.insert(bias, head.bias.clone());
-        let named = self.model.weights().parameters().iter();
-        Ok(named.filter_map(|(name, var)| Some((name.clone(), store.remove(var)?))).collect())
-    }
-
-    /// Writes a checkpoint under `dir` and gives its folder. `cursor` says where the data stream stands; it comes back
-    /// from [`Trainer::resume`] as it is.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn save(&self, dir: &Path, cursor: serde_json::Value) -> Result<PathBuf, TrainError> {
-        let config = serde_json::to_value(&self.config).expect("a configuration is plain data and always serialises");
-        let state = State::new(self.step, self.seed, config, cursor);
-        let checkpoint =
-            Checkpoint { model: self.model.weights().tensors(), optimizer: self.optimizer.tensors(), state };
-        checkpoint.write(dir)
-    }
-
-    /// Continues from the checkpoint in folder `path`, and gives its cursor. The trainer must have been made with the
-    /// configuration and seed that the checkpoint was written with: continuing differently would be another run.
-    ///
-    /// # Errors
-    /// What is different, missing, or of another shape; the trainer is then not to be used.
-    pub fn resume(&mut self, path: &Path) -> Result<serde_json::Value, TrainError> {
-        let checkpoint = Checkpoint::read(path, &self.device)?;
-        let fail = |reason: String| TrainError::Checkpoint { path: path.to_owned(), reason };
-        let (found, expected) = (&checkpoint.state.config, as_read(&self.config));
-        if let Some((at, found, expected)) = difference(found, &expected, "") {
-            return Err(fail(format!("it was written with `{at}` = {found}, this run has {expected}")));
-        }
-        if checkpoint.state.seed != self.seed {
-            return Err(fail(format!("its seed is {}, this run's is {}", checkpoint.state.seed, self.seed)));
-        }
-        self.model.weights().assign(&checkpoint.model).map_err(|error| fail(error.to_string()))?;
-        let steps = checkpoint.state.step;
-        self.optimizer.restore(&checkpoint.optimizer, steps).map_err(|error| fail(error.to_string()))?;
-        self.step = steps;
-        Ok(checkpoint.state.cursor)
+        Ok(head_loss(&hidden, (weight, bias), &targets, of, self.form)?)
     }
 }
 
-/// The configuration as it comes back from a file: serde_json may read a float one bit off what was written.
-fn as_read(config: &TrainerConfig) -> serde_json::Value {
-    let json = serde_json::to_string(config).expect("a configuration is plain data and always serialises");
-    serde_json::from_str(&json).expect("what serialises is JSON")
+/// The examples of each of `count` parts of a minibatch, the first ones being longer where it does not divide.
+fn parts(batch: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = count.clamp(1, batch.max(1));
+    (0..count).map(move |i| i * batch / count..(i + 1) * batch / count)
 }
 
-/// The first value in which two configurations differ: its path, and both values.
-fn difference(a: &serde_json::Value, b: &serde_json::Value, at: &str) -> Option<(String, String, String)> {
-    use serde_json::Value;
-    match (a, b) {
-        (Value::Object(left), Value::Object(right)) => {
-            let keys = left.keys().chain(right.keys().filter(|key| !left.contains_key(*key)));
-            keys.into_iter().find_map(|key| {
-                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-                let get = |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or(Value::Null);
-                difference(&get(left), &get(right), &at)
-            })
-        }
-        _ => (a != b).then(|| (at.to_owned(), a.to_string(), b.to_string())),
-    }
+/// The masked rows of some examples, counted from the first of them.
+fn rows_of(masked: &Masked, examples: &Range<usize>, positions: usize) -> Vec<u32> {
+    let (start, end) = ((examples.start * positions) as u32, (examples.end * positions) as u32);
+    masked.rows.iter().filter(|row| (start..end).contains(row)).map(|row| row - start).collect()
 }
 
 #[cfg(test)]

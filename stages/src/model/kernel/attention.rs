@@ -1,17 +1,17 @@
 //! Attention of every head, forward and backward, in blocks of query rows.
 //!
-//! Only one block of scores exists at a time, (48, positions), so memory grows with the length and not with its square.
+//! Only one block of scores exists at a time, (72, positions), so memory grows with the length and not with its square.
 //! The backward pass computes the scores again. One task is one head of one example, and is sequential inside.
 
-use super::maths::{dot, exponentials};
-use super::matmul::{Left, matmul, padded};
+use super::maths::{dot, exp, exponentials, fma, vectorized};
+use super::matmul::{Left, Panels, Product, padded};
 use super::rows::map_rows;
 use crate::model::pass::Dropout;
 use crate::model::rotary::Angles;
 use rayon::prelude::*;
 
 /// Query rows per block: a multiple of the rows of a register tile.
-const BLOCK: usize = 48;
+const BLOCK: usize = 72;
 
 /// What attention over `qkv (batch, positions, 3, heads, head_dim)` needs to know.
 pub(crate) struct Attention<'a> {
@@ -27,12 +27,19 @@ pub(crate) struct Attention<'a> {
     pub(crate) dropout: Option<Dropout>,
 }
 
-/// Scratch of one task, reused between tasks of one thread.
+/// Scratch of one thread, reused from task to task.
 #[derive(Default)]
 struct Scratch {
-    panel: Vec<f32>,
     scores: Vec<f32>,
     slopes: Vec<f32>,
+    /// Keys as columns: the right factor of scores.
+    keys: Panels,
+    /// Values as rows (forward) or columns (backward).
+    values: Panels,
+    /// Keys, queries and output gradients as rows: right factors of the gradients of queries, keys and values.
+    keys_by_row: Panels,
+    queries_by_row: Panels,
+    grads_by_row: Panels,
 }
 
 /// Queries (scaled and rotated), keys (rotated) and values of one head, rows padded to `width`.
@@ -84,41 +91,18 @@ impl Attention<'_> {
         head
     }
 
-    /// `(positions, width)` to `(head_dim, padded positions)`.
-    fn transposed(&self, rows: &[f32], width: usize) -> Vec<f32> {
-        let stride = padded(self.positions);
-        let mut out = vec![0.0; self.head_dim * stride];
-        for (t, row) in rows.chunks_exact(width).enumerate() {
-            for (d, value) in row[..self.head_dim].iter().enumerate() {
-                out[d * stride + t] = *value;
-            }
-        }
-        out
-    }
-
     /// The positions that row `i` sees.
     fn seen(&self, i: usize) -> usize {
         if self.causal { i + 1 } else { self.positions }
     }
 
-    /// Attention weights of the query rows `start..end` into `scores`, before dropout, with zeros where nothing is seen.
-    fn weights(&self, head: &Head, keys: &[f32], rows: (usize, usize), scores: &mut [f32], panel: &mut Vec<f32>) {
-        let (start, end) = rows;
-        let stride = padded(self.positions);
-        let n = padded(self.seen(end - 1));
-        let queries = Left { values: &head.queries[start * head.width..], row_stride: head.width, column_stride: 1 };
-        matmul((end - start, n, self.head_dim), queries, keys, stride, scores, stride, false, panel);
-        for (i, row) in (start..end).zip(scores.chunks_exact_mut(stride)) {
-            let (seen, unseen) = row[..n].split_at_mut(self.seen(i));
-            let (_, total) = exponentials(seen);
-            for value in seen {
-                *value /= total;
-            }
-            unseen.fill(0.0);
-        }
+    /// Row `t` of a head's padded rows.
+    fn row<'a>(&self, rows: &'a [f32], width: usize, t: usize) -> &'a [f32] {
+        &rows[t * width..t * width + self.head_dim]
     }
 
     /// Multiplies row `i` of one head's weights by its dropout factors.
+    #[inline(always)]
     fn drop_row(&self, task: usize, i: usize, row: &mut [f32]) {
         if let Some(dropout) = self.dropout {
             let factors = dropout.row(task * self.positions + i);
@@ -128,49 +112,76 @@ impl Attention<'_> {
         }
     }
 
-    /// The attended values, `(batch, positions, heads * head_dim)`.
-    pub(crate) fn forward(&self, qkv: &[f32]) -> Vec<f32> {
+    /// The attended values into `out (batch, positions, heads * head_dim)`, and the logarithm of every row's softmax
+    /// denominator, `(batch, heads, positions)`, which is all that the backward pass needs beside them.
+    pub(crate) fn forward(&self, qkv: &[f32], out: &mut [f32]) -> Vec<f32> {
         let width = padded(self.head_dim);
-        let stride = padded(self.positions);
         let mut per_head = vec![0.0; self.batch * self.heads * self.positions * width];
-        let tasks = per_head.par_chunks_mut(self.positions * width).enumerate();
-        tasks.for_each_init(Scratch::default, |scratch, (task, out)| {
-            let head = self.head(qkv, task);
-            let keys = self.transposed(&head.keys, width);
-            scratch.scores.resize(BLOCK * stride, 0.0);
-            let (scores, panel) = (&mut scratch.scores, &mut scratch.panel);
-            for start in (0..self.positions).step_by(BLOCK) {
-                let end = self.positions.min(start + BLOCK);
-                self.weights(&head, &keys, (start, end), scores, panel);
-                let seen = self.seen(end - 1);
-                for (i, row) in (start..end).zip(scores.chunks_exact_mut(stride)) {
-                    self.drop_row(task, i, &mut row[..seen]);
-                }
-                let weights = Left { values: scores, row_stride: stride, column_stride: 1 };
-                let out = &mut out[start * width..];
-                matmul((end - start, width, seen), weights, &head.values, width, out, width, false, panel);
-            }
+        let mut log_totals = vec![0.0; self.batch * self.heads * self.positions];
+        let tasks = per_head.par_chunks_mut(self.positions * width).zip(log_totals.par_chunks_mut(self.positions));
+        tasks.enumerate().for_each_init(Scratch::default, |scratch, (task, (out, log_totals))| {
+            self.head_forward(qkv, task, out, log_totals, scratch);
         });
-        let mut out = vec![0.0; self.batch * self.positions * self.dim()];
-        map_rows(&mut out, self.dim(), |row, out| {
+        map_rows(out, self.dim(), |row, out| {
             let (b, t) = (row / self.positions, row % self.positions);
             for (h, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
                 let from = ((b * self.heads + h) * self.positions + t) * width;
                 out.copy_from_slice(&per_head[from..from + self.head_dim]);
             }
         });
-        out
+        log_totals
     }
 
-    /// The gradient of `qkv`, given that of the attended values.
-    pub(crate) fn backward(&self, qkv: &[f32], grad: &[f32]) -> Vec<f32> {
+    /// One head's attended values into `out (positions, width)`.
+    fn head_forward(&self, qkv: &[f32], task: usize, out: &mut [f32], log_totals: &mut [f32], scratch: &mut Scratch) {
+        let head = self.head(qkv, task);
+        let (width, stride) = (head.width, padded(self.positions));
+        let Scratch { scores, keys, values, .. } = scratch;
+        keys.pack_columns(self.head_dim, self.positions, |t| self.row(&head.keys, width, t));
+        values.pack_rows(self.positions, self.head_dim, |t| self.row(&head.values, width, t));
+        scores.resize(BLOCK * stride, 0.0);
+        for start in (0..self.positions).step_by(BLOCK) {
+            let end = self.positions.min(start + BLOCK);
+            let seen = self.seen(end - 1);
+            self.scores(&head, keys, (start, end), scores);
+            vectorized(|| {
+                for (i, row) in (start..end).zip(scores.chunks_exact_mut(stride)) {
+                    let (visible, hidden) = row[..seen].split_at_mut(self.seen(i));
+                    let (top, total) = exponentials(visible);
+                    log_totals[i] = top + total.ln();
+                    let scale = 1.0 / total;
+                    for value in visible.iter_mut() {
+                        *value *= scale;
+                    }
+                    self.drop_row(task, i, visible);
+                    hidden.fill(0.0);
+                }
+            });
+            let left = Left { values: scores, row_step: stride, depth_step: 1 };
+            let out = &mut out[start * width..end * width];
+            let (rows, columns) = (end - start, self.head_dim);
+            Product { rows, columns, left, right: values, depth: 0..seen, add: false, out, out_step: width }.run();
+        }
+    }
+
+    /// Scores of the query rows `start..end` against all positions that the last of them sees.
+    fn scores(&self, head: &Head, keys: &Panels, (start, end): (usize, usize), scores: &mut [f32]) {
+        let left = Left { values: &head.queries[start * head.width..], row_step: head.width, depth_step: 1 };
+        let (rows, columns, out_step) = (end - start, self.seen(end - 1), padded(self.positions));
+        Product { rows, columns, left, right: keys, depth: 0..self.head_dim, add: false, out: scores, out_step }.run();
+    }
+
+    /// The gradient of `qkv` into `out`, given the attended values `attended`, their gradient, and what
+    /// [`Attention::forward`] gave.
+    pub(crate) fn backward(&self, qkv: &[f32], attended: &[f32], log_totals: &[f32], grad: &[f32], out: &mut [f32]) {
         let width = padded(self.head_dim);
         let plane = self.positions * width;
         let mut per_head = vec![0.0; self.batch * self.heads * 3 * plane];
-        let tasks = per_head.par_chunks_mut(3 * plane).enumerate();
-        tasks.for_each_init(Scratch::default, |scratch, (task, out)| self.head_backward(qkv, grad, task, out, scratch));
-        let mut out = vec![0.0; qkv.len()];
-        map_rows(&mut out, 3 * self.dim(), |row, out| {
+        let tasks = per_head.par_chunks_mut(3 * plane).zip(log_totals.par_chunks(self.positions)).enumerate();
+        tasks.for_each_init(Scratch::default, |scratch, (task, (out, log_totals))| {
+            self.head_backward(qkv, (attended, grad), log_totals, task, out, scratch);
+        });
+        map_rows(out, 3 * self.dim(), |row, out| {
             let (b, t) = (row / self.positions, row % self.positions);
             for (i, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
                 let (part, h) = (i / self.heads, i % self.heads);
@@ -178,55 +189,96 @@ impl Attention<'_> {
                 out.copy_from_slice(&per_head[from..from + self.head_dim]);
             }
         });
-        out
     }
 
     /// Gradients of one head's queries, keys and values into `out (3, positions, width)`.
-    fn head_backward(&self, qkv: &[f32], grad: &[f32], task: usize, out: &mut [f32], scratch: &mut Scratch) {
+    fn head_backward(
+        &self,
+        qkv: &[f32],
+        (attended, grad): (&[f32], &[f32]),
+        log_totals: &[f32],
+        task: usize,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
         let head = self.head(qkv, task);
-        let (width, stride) = (head.width, padded(self.positions));
-        let grad = self.gather(grad, task, 0, 1);
-        let (keys, values) = (self.transposed(&head.keys, width), self.transposed(&head.values, width));
+        let (width, stride, head_dim) = (head.width, padded(self.positions), self.head_dim);
+        let (attended, grad) = (self.gather(attended, task, 0, 1), self.gather(grad, task, 0, 1));
         let (dq, rest) = out.split_at_mut(self.positions * width);
         let (dk, dv) = rest.split_at_mut(self.positions * width);
-        scratch.scores.resize(BLOCK * stride, 0.0);
-        scratch.slopes.resize(BLOCK * stride, 0.0);
-        let Scratch { panel, scores, slopes } = scratch;
+        let Scratch { scores, slopes, keys, values, keys_by_row, queries_by_row, grads_by_row } = scratch;
+        scores.resize(BLOCK * stride, 0.0);
+        slopes.resize(BLOCK * stride, 0.0);
+        keys.pack_columns(head_dim, self.positions, |t| self.row(&head.keys, width, t));
+        values.pack_columns(head_dim, self.positions, |t| self.row(&head.values, width, t));
+        keys_by_row.pack_rows(self.positions, head_dim, |t| self.row(&head.keys, width, t));
+        queries_by_row.pack_rows(self.positions, head_dim, |t| self.row(&head.queries, width, t));
+        grads_by_row.pack_rows(self.positions, head_dim, |t| self.row(&grad, width, t));
 
         for start in (0..self.positions).step_by(BLOCK) {
             let end = self.positions.min(start + BLOCK);
             let (rows, seen) = (end - start, self.seen(end - 1));
-            self.weights(&head, &keys, (start, end), scores, panel);
-            let grad_rows = Left { values: &grad[start * width..], row_stride: width, column_stride: 1 };
-            matmul((rows, padded(seen), self.head_dim), grad_rows, &values, stride, slopes, stride, false, panel);
-            for i in start..end {
-                let at = (i - start) * stride..(i - start) * stride + seen;
-                let (weights, slopes) = (&mut scores[at.clone()], &mut slopes[at]);
-                // Gradient of the scores: softmax backward of the (dropped) gradient of the weights.
-                self.drop_row(task, i, slopes);
-                let mean = dot(weights, slopes);
-                for (slope, weight) in slopes.iter_mut().zip(weights.iter()) {
-                    *slope = weight * (*slope - mean);
+            self.scores(&head, keys, (start, end), scores);
+            let left = Left { values: &grad[start * width..], row_step: width, depth_step: 1 };
+            let (right, depth): (&Panels, _) = (values, 0..head_dim);
+            Product { rows, columns: seen, left, right, depth, add: false, out: slopes, out_step: stride }.run();
+            vectorized(|| {
+                for i in start..end {
+                    let at = (i - start) * stride..(i - start) * stride + seen;
+                    let (weights, slopes) = (&mut scores[at.clone()], &mut slopes[at]);
+                    let mean = dot(self.row(&attended, width, i), self.row(&grad, width, i));
+                    self.row_backward(task, i, log_totals[i], mean, weights, slopes);
                 }
-                self.drop_row(task, i, weights);
-            }
-            let transposed = |values| Left { values, row_stride: 1, column_stride: stride };
-            let grad_rows = &grad[start * width..];
-            matmul((seen, width, rows), transposed(&scores[..]), grad_rows, width, dv, width, true, panel);
-            let queries = &head.queries[start * width..];
-            matmul((seen, width, rows), transposed(&slopes[..]), queries, width, dk, width, true, panel);
-            let slopes = Left { values: slopes, row_stride: stride, column_stride: 1 };
-            let dq = &mut dq[start * width..];
-            matmul((rows, width, seen), slopes, &head.keys, width, dq, width, false, panel);
+            });
+            let columns = head_dim;
+            let turned = |values| Left { values, row_step: 1, depth_step: stride };
+            // dv += weights^T grad, dk += slopes^T queries, dq = slopes keys.
+            let (left, right, out) = (turned(&scores[..]), &*grads_by_row, &mut dv[..]);
+            let depth = start..end;
+            Product { rows: seen, columns, left, right, depth, add: true, out, out_step: width }.run();
+            let (left, right, out) = (turned(&slopes[..]), &*queries_by_row, &mut dk[..]);
+            let depth = start..end;
+            Product { rows: seen, columns, left, right, depth, add: true, out, out_step: width }.run();
+            let left = Left { values: slopes, row_step: stride, depth_step: 1 };
+            let (right, out) = (&*keys_by_row, &mut dq[start * width..end * width]);
+            Product { rows, columns, left, right, depth: 0..seen, add: false, out, out_step: width }.run();
         }
         for t in 0..self.positions {
-            let row = t * width..t * width + self.head_dim;
+            let row = t * width..t * width + head_dim;
             for value in &mut dq[row.clone()] {
                 *value *= self.scale();
             }
             if let Some(angles) = self.angles {
                 angles.rotate_back(t, &mut dq[row.clone()]);
                 angles.rotate_back(t, &mut dk[row]);
+            }
+        }
+    }
+
+    /// Turns the scores of row `i` into its dropped weights, and the gradient of these into that of the scores: softmax
+    /// backward, `weight (drop slope - mean)` with `mean` the sum of `weight drop slope`, which is also the product of
+    /// the attended values with their gradient (FlashAttention, section 3).
+    #[inline(always)]
+    fn row_backward(&self, task: usize, i: usize, log_total: f32, mean: f32, weights: &mut [f32], slopes: &mut [f32]) {
+        let seen = self.seen(i);
+        let (weights, hidden) = weights.split_at_mut(seen);
+        let (slopes, hidden_slopes) = slopes.split_at_mut(seen);
+        hidden.fill(0.0);
+        hidden_slopes.fill(0.0);
+        match self.dropout.map(|dropout| dropout.row(task * self.positions + i)) {
+            Some(factors) => {
+                for (j, (weight, slope)) in weights.iter_mut().zip(slopes).enumerate() {
+                    let (p, factor) = (exp(*weight - log_total), factors.at(j));
+                    *weight = p * factor;
+                    *slope = p * fma(factor, *slope, -mean);
+                }
+            }
+            None => {
+                for (weight, slope) in weights.iter_mut().zip(slopes) {
+                    let p = exp(*weight - log_total);
+                    *weight = p;
+                    *slope = p * (*slope - mean);
+                }
             }
         }
     }

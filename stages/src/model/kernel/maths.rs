@@ -5,6 +5,13 @@ use std::f32::consts::FRAC_1_SQRT_2;
 /// Lanes of a row reduction. Fixed, so that the order of additions never depends on the machine.
 const LANES: usize = 16;
 
+/// Runs `f` compiled for the widest vector unit that this machine has, whatever the program was built for. Only what is
+/// inlined into `f` gains by it.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
 /// `a * b + c`, fused where the target has the instruction; without it `f32::mul_add` is a slow library call.
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
@@ -79,11 +86,13 @@ fn lanes(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 }
 
 /// Sum of a row.
+#[inline(always)]
 pub(crate) fn sum(row: &[f32]) -> f32 {
     lanes(row, |value| value)
 }
 
 /// Mean and biased variance of a row, in two passes.
+#[inline(always)]
 pub(crate) fn moments(row: &[f32]) -> (f32, f32) {
     let n = row.len() as f32;
     let mean = sum(row) / n;
@@ -91,12 +100,13 @@ pub(crate) fn moments(row: &[f32]) -> (f32, f32) {
 }
 
 /// Sum of the products of two rows of one length.
+#[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     dot_centred(a, b, 0.0)
 }
 
 /// Sum of the products of `a` and `b - mean`.
-#[inline]
+#[inline(always)]
 pub(crate) fn dot_centred(a: &[f32], b: &[f32], mean: f32) -> f32 {
     let mut sums = [0.0; LANES];
     let (mut left, mut right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -123,6 +133,7 @@ pub(crate) fn sum_of_squares(row: &[f32]) -> f64 {
 }
 
 /// Largest value of a row; minus infinity for an empty one.
+#[inline(always)]
 pub(crate) fn max(row: &[f32]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];
     let mut chunks = row.chunks_exact(LANES);
@@ -135,6 +146,7 @@ pub(crate) fn max(row: &[f32]) -> f32 {
 }
 
 /// Turns a row of scores into exponentials relative to their maximum and returns `(maximum, sum)`.
+#[inline(always)]
 pub(crate) fn exponentials(row: &mut [f32]) -> (f32, f32) {
     let top = max(row);
     for value in row.iter_mut() {

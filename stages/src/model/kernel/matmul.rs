@@ -1,108 +1,173 @@
-//! A small matrix product for one thread: the many little products of attention, one per head.
+//! A matrix product for one thread: the many little products of attention, one per head.
 //!
-//! candle's matrix product is the right one for large matrices; per head it would start the thread pool for each of
-//! hundreds of products of a few hundred rows.
+//! The product of `gemm` is the right one for large matrices. Here right factors are packed once per head and used for
+//! every block of queries, and left factors are read where they lie, rows or columns. The vector unit is chosen while
+//! running (by `pulp`); every sum runs over the depth in one order of fused multiply-adds, so results do not depend on it.
 
-/// Rows of one register tile. Six rows by sixteen columns fill the vector registers of AVX2.
-const TILE_ROWS: usize = 6;
-/// Columns of one register tile.
-const TILE_COLUMNS: usize = 16;
-/// Every row of `b` and `c` is padded to a multiple of this.
-pub(crate) const PAD: usize = 8;
+use pulp::{Arch, Simd, WithSimd};
+use std::ops::Range;
 
-/// `n` rounded up to the padding of a row.
+/// Columns of a panel: the widest vector register. Rows of results are padded to a multiple of it.
+pub(crate) const LANES: usize = 16;
+/// One row of a panel.
+type Lanes = [f32; LANES];
+
+/// `n` rounded up to whole panels.
 pub(crate) fn padded(n: usize) -> usize {
-    n.next_multiple_of(PAD)
+    n.next_multiple_of(LANES)
 }
 
-/// The left factor: element `(i, p)` is `values[i * row_stride + p * column_stride]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) row_stride: usize,
-    pub(crate) column_stride: usize,
+/// A right factor `(depth, width)` in panels of [`LANES`] columns: `(panels, depth, LANES)`, lanes past the width zero.
+#[derive(Default)]
+pub(crate) struct Panels {
+    depth: usize,
+    values: Vec<Lanes>,
 }
 
-/// `c = a b`, or `c += a b` where `add`. Shapes: `a (m, k)`, `b (k, n)` and `c (m, n)`, the latter two with rows of
-/// `b_stride` and `c_stride` values; `n` is a multiple of [`PAD`]. `panel` is scratch space.
-#[expect(clippy::too_many_arguments, reason = "the usual signature of a matrix product")]
-pub(crate) fn matmul(
-    (m, n, k): (usize, usize, usize),
-    a: Left<'_>,
-    b: &[f32],
-    b_stride: usize,
-    c: &mut [f32],
-    c_stride: usize,
-    add: bool,
-    panel: &mut Vec<f32>,
-) {
-    debug_assert!(n.is_multiple_of(PAD) && n <= b_stride && n <= c_stride);
-    for row in (0..m).step_by(TILE_ROWS) {
-        let c = &mut c[row * c_stride..];
-        match m - row {
-            1 => rows::<1>(row, n, k, a, b, b_stride, c, c_stride, add, panel),
-            2 => rows::<2>(row, n, k, a, b, b_stride, c, c_stride, add, panel),
-            3 => rows::<3>(row, n, k, a, b, b_stride, c, c_stride, add, panel),
-            4 => rows::<4>(row, n, k, a, b, b_stride, c, c_stride, add, panel),
-            5 => rows::<5>(row, n, k, a, b, b_stride, c, c_stride, add, panel),
-            _ => rows::<TILE_ROWS>(row, n, k, a, b, b_stride, c, c_stride, add, panel),
-        }
-    }
-}
-
-/// `M` rows of the product, from row `row` of `a`; `c` starts at that row.
-#[expect(clippy::too_many_arguments, reason = "the inner part of a matrix product")]
-fn rows<const M: usize>(
-    row: usize,
-    n: usize,
-    k: usize,
-    a: Left<'_>,
-    b: &[f32],
-    b_stride: usize,
-    c: &mut [f32],
-    c_stride: usize,
-    add: bool,
-    panel: &mut Vec<f32>,
-) {
-    panel.clear();
-    for p in 0..k {
-        for i in 0..M {
-            panel.push(a.values[(row + i) * a.row_stride + p * a.column_stride]);
-        }
-    }
-    let mut column = 0;
-    while column + TILE_COLUMNS <= n {
-        tile::<M, TILE_COLUMNS>(panel, &b[column..], b_stride, &mut c[column..], c_stride, add);
-        column += TILE_COLUMNS;
-    }
-    if column < n {
-        tile::<M, PAD>(panel, &b[column..], b_stride, &mut c[column..], c_stride, add);
-    }
-}
-
-/// One tile: `panel` holds the `M` values of each `p` side by side.
-#[inline(always)]
-fn tile<const M: usize, const N: usize>(
-    panel: &[f32],
-    b: &[f32],
-    b_stride: usize,
-    c: &mut [f32],
-    c_stride: usize,
-    add: bool,
-) {
-    let mut sums = [[0.0f32; N]; M];
-    for (left, right) in panel.chunks_exact(M).zip(b.chunks(b_stride)) {
-        let right = &right[..N];
-        for i in 0..M {
-            for j in 0..N {
-                sums[i][j] = super::maths::fma(left[i], right[j], sums[i][j]);
+impl Panels {
+    /// Packs the matrix whose row `k` is `row(k)`, all of one length.
+    pub(crate) fn pack_rows<'a>(&mut self, depth: usize, width: usize, row: impl Fn(usize) -> &'a [f32]) {
+        self.resize(depth, width);
+        for k in 0..depth {
+            for (panel, part) in row(k)[..width].chunks(LANES).enumerate() {
+                self.values[panel * depth + k][..part.len()].copy_from_slice(part);
             }
         }
     }
-    for (sums, out) in sums.iter().zip(c.chunks_mut(c_stride)) {
-        for (sum, out) in sums.iter().zip(out) {
-            *out = if add { *out + *sum } else { *sum };
+
+    /// Packs the matrix whose column `j` is `column(j)`, all of length `depth`.
+    pub(crate) fn pack_columns<'a>(&mut self, depth: usize, width: usize, column: impl Fn(usize) -> &'a [f32]) {
+        self.resize(depth, width);
+        for j in 0..width {
+            let panel = &mut self.values[j / LANES * depth..][..depth];
+            for (lanes, value) in panel.iter_mut().zip(column(j)) {
+                lanes[j % LANES] = *value;
+            }
         }
+    }
+
+    fn resize(&mut self, depth: usize, width: usize) {
+        self.depth = depth;
+        self.values.clear();
+        self.values.resize(width.div_ceil(LANES) * depth, [0.0; LANES]);
+    }
+}
+
+/// The left factor: element `(i, k)` is `values[i * row_step + k * depth_step]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) row_step: usize,
+    pub(crate) depth_step: usize,
+}
+
+/// `out = left x right[depth]`, or `out +=` where `add`, for `rows` rows of `out`, `out_step` values apart, and the first
+/// `columns` columns, rounded up to whole panels.
+pub(crate) struct Product<'a> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) left: Left<'a>,
+    pub(crate) right: &'a Panels,
+    /// The rows of the right factor that take part; the left factor's depth counts from the first of them.
+    pub(crate) depth: Range<usize>,
+    pub(crate) add: bool,
+    pub(crate) out: &'a mut [f32],
+    pub(crate) out_step: usize,
+}
+
+impl Product<'_> {
+    /// Computes it.
+    pub(crate) fn run(self) {
+        debug_assert!(self.out_step >= padded(self.columns) && self.depth.end <= self.right.depth);
+        Arch::new().dispatch(self);
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const M: usize, const V: usize>(&mut self, simd: S) {
+        let vectors = self.columns.div_ceil(LANES) * (LANES / S::F32_LANES);
+        let mut vector = 0;
+        while vector + V <= vectors {
+            self.column::<S, M, V>(simd, vector);
+            vector += V;
+        }
+        while vector < vectors {
+            self.column::<S, M, 1>(simd, vector);
+            vector += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn column<S: Simd, const M: usize, const V: usize>(&mut self, simd: S, vector: usize) {
+        let mut row = 0;
+        while row + M <= self.rows {
+            self.tile::<S, M, V>(simd, row, vector);
+            row += M;
+        }
+        if M > 4 {
+            while row + 4 <= self.rows {
+                self.tile::<S, 4, V>(simd, row, vector);
+                row += 4;
+            }
+        }
+        while row < self.rows {
+            self.tile::<S, 1, V>(simd, row, vector);
+            row += 1;
+        }
+    }
+
+    /// `M` rows by `V` vectors.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const V: usize>(&mut self, simd: S, row: usize, vector: usize) {
+        let per_panel = LANES / S::F32_LANES;
+        let depth = self.depth.len();
+        let right: [&[Lanes]; V] = std::array::from_fn(|v| {
+            let panel = (vector + v) / per_panel;
+            &self.right.values[panel * self.right.depth + self.depth.start..][..depth]
+        });
+        let part: [usize; V] = std::array::from_fn(|v| (vector + v) % per_panel);
+        let Left { values, row_step, depth_step } = self.left;
+        let mut sums = [[simd.splat_f32s(0.0); V]; M];
+        if depth_step == 1 {
+            let left: [&[f32]; M] = std::array::from_fn(|m| &values[(row + m) * row_step..][..depth]);
+            for k in 0..depth {
+                let lanes: [S::f32s; V] = std::array::from_fn(|v| S::as_simd_f32s(&right[v][k]).0[part[v]]);
+                for m in 0..M {
+                    let value = simd.splat_f32s(left[m][k]);
+                    for v in 0..V {
+                        sums[m][v] = simd.mul_add_f32s(value, lanes[v], sums[m][v]);
+                    }
+                }
+            }
+        } else {
+            debug_assert_eq!(row_step, 1);
+            for k in 0..depth {
+                let lanes: [S::f32s; V] = std::array::from_fn(|v| S::as_simd_f32s(&right[v][k]).0[part[v]]);
+                let column = &values[k * depth_step + row..][..M];
+                for m in 0..M {
+                    let value = simd.splat_f32s(column[m]);
+                    for v in 0..V {
+                        sums[m][v] = simd.mul_add_f32s(value, lanes[v], sums[m][v]);
+                    }
+                }
+            }
+        }
+        let first = vector * S::F32_LANES;
+        for (m, sums) in sums.iter().enumerate() {
+            let at = (row + m) * self.out_step + first;
+            let out = S::as_mut_simd_f32s(&mut self.out[at..at + V * S::F32_LANES]).0;
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if self.add { simd.add_f32s(*out, *sum) } else { *sum };
+            }
+        }
+    }
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        if S::F32_LANES == LANES { self.columns::<S, 12, 2>(simd) } else { self.columns::<S, 6, 2>(simd) }
     }
 }
 
@@ -112,18 +177,27 @@ mod tests {
 
     #[test]
     fn agrees_with_the_definition_for_every_remainder() {
-        for (m, n, k) in [(1, 8, 1), (5, 24, 7), (6, 16, 3), (13, 40, 9), (64, 64, 24)] {
+        for (m, n, k) in [(1, 8, 1), (5, 24, 7), (6, 16, 3), (13, 40, 9), (64, 64, 24), (31, 50, 17)] {
             let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.37).sin()).collect();
-            let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.73).cos()).collect();
-            let transposed: Vec<f32> = (0..m * k).map(|i| a[(i % m) * k + i / m]).collect();
-            for (values, row_stride, column_stride) in [(&a, k, 1), (&transposed, 1, m)] {
-                let mut c = vec![1.0; m * n];
-                let left = Left { values, row_stride, column_stride };
-                matmul((m, n, k), left, &b, n, &mut c, n, true, &mut Vec::new());
-                for i in 0..m {
-                    for j in 0..n {
-                        let expected: f32 = (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum();
-                        assert!((c[i * n + j] - 1.0 - expected).abs() < 1e-5);
+            let b: Vec<f32> = (0..(k + 2) * n).map(|i| (i as f32 * 0.73).cos()).collect();
+            let a_columns: Vec<f32> = (0..m * k).map(|i| a[(i % m) * k + i / m]).collect();
+            let b_columns: Vec<f32> = (0..(k + 2) * n).map(|i| b[(i % (k + 2)) * n + i / (k + 2)]).collect();
+            let (mut by_rows, mut by_columns) = (Panels::default(), Panels::default());
+            by_rows.pack_rows(k + 2, n, |row| &b[row * n..(row + 1) * n]);
+            by_columns.pack_columns(k + 2, n, |column| &b_columns[column * (k + 2)..(column + 1) * (k + 2)]);
+            for (values, row_step, depth_step) in [(&a, k, 1), (&a_columns, 1, m)] {
+                for right in [&by_rows, &by_columns] {
+                    let out_step = padded(n);
+                    let mut out = vec![1.0; m * out_step];
+                    let left = Left { values, row_step, depth_step };
+                    // The last rows of the right factor.
+                    let depth = 2..k + 2;
+                    Product { rows: m, columns: n, left, right, depth, add: true, out: &mut out, out_step }.run();
+                    for i in 0..m {
+                        for j in 0..n {
+                            let expected: f32 = (0..k).map(|p| a[i * k + p] * b[(p + 2) * n + j]).sum();
+                            assert!((out[i * out_step + j] - 1.0 - expected).abs() < 1e-5);
+                        }
                     }
                 }
             }

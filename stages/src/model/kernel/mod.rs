@@ -7,7 +7,9 @@
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod depthwise;
+pub(crate) mod gemm;
 pub(crate) mod maths;
 pub(crate) mod matmul;
+pub(crate) mod pool;
 pub(crate) mod rows;
 pub(crate) mod storage;

@@ -12,7 +12,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 /// Any; the result is as `x`.
 pub fn gelu(x: &Tensor, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
     match form {
-        Form::Kernels => x.contiguous()?.apply_op1(Gelu { drop }),
+        Form::Kernels => x.contiguous()?.apply_op1(Gelu { drop: super::over(drop, x) }),
         Form::Composed => super::dropout(&x.gelu_erf()?, drop, form),
     }
 }

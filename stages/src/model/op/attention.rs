@@ -5,7 +5,7 @@ use super::super::kernel::storage::{slice, values};
 use super::super::pass::{Dropout, Form};
 use super::super::rotary::Angles;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What attention is made of, beside its input.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct AttentionShape {
 /// `(batch, positions, dim)`.
 pub fn attention(qkv: &Tensor, shape: AttentionShape, form: Form) -> Result<Tensor> {
     match form {
-        Form::Kernels => qkv.contiguous()?.apply_op1(Attention(shape)),
+        Form::Kernels => qkv.contiguous()?.apply_op1(Attention { shape, log_totals: Mutex::default() }),
         Form::Composed => composed(qkv, &shape),
     }
 }
@@ -55,23 +55,27 @@ fn composed(qkv: &Tensor, shape: &AttentionShape) -> Result<Tensor> {
     weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, positions, width / 3))
 }
 
-struct Attention(AttentionShape);
+struct Attention {
+    shape: AttentionShape,
+    /// What the forward pass leaves for the backward pass.
+    log_totals: Mutex<Vec<f32>>,
+}
 
 impl Attention {
     fn kernel(&self, qkv: &Shape) -> Result<Kernel<'_>> {
         let (batch, positions, width) = qkv.dims3()?;
-        let head_dim = width / 3 / self.0.heads;
-        if width != 3 * self.0.heads * head_dim {
-            bail!("attention: width {width} is not three times a multiple of {} heads", self.0.heads);
+        let head_dim = width / 3 / self.shape.heads;
+        if width != 3 * self.shape.heads * head_dim {
+            bail!("attention: width {width} is not three times a multiple of {} heads", self.shape.heads);
         }
         Ok(Kernel {
             batch,
             positions,
-            heads: self.0.heads,
+            heads: self.shape.heads,
             head_dim,
-            causal: self.0.causal,
-            angles: self.0.angles.as_deref(),
-            dropout: self.0.drop,
+            causal: self.shape.causal,
+            angles: self.shape.angles.as_deref(),
+            dropout: self.shape.drop.map(|drop| drop.per_example(self.shape.heads * positions)),
         })
     }
 }
@@ -84,12 +88,18 @@ impl CustomOp1 for Attention {
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout) -> Result<(CpuStorage, Shape)> {
         let kernel = self.kernel(l1.shape())?;
         let shape = (kernel.batch, kernel.positions, kernel.heads * kernel.head_dim);
-        Ok((CpuStorage::F32(kernel.forward(slice(s1, l1)?)), shape.into()))
+        let mut out = vec![0.0; kernel.batch * kernel.positions * kernel.heads * kernel.head_dim];
+        let log_totals = kernel.forward(slice(s1, l1)?, &mut out);
+        *self.log_totals.lock().unwrap_or_else(PoisonError::into_inner) = log_totals;
+        Ok((CpuStorage::F32(out), shape.into()))
     }
 
-    fn bwd(&self, qkv: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, qkv: &Tensor, attended: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
-        let dqkv = self.kernel(qkv.shape())?.backward(&values(qkv)?, &values(&grad)?);
+        let log_totals = self.log_totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dqkv = vec![0.0; qkv.elem_count()];
+        let kernel = self.kernel(qkv.shape())?;
+        kernel.backward(&values(qkv)?, &values(attended)?, &log_totals, &values(&grad)?, &mut dqkv);
         Ok(Some(super::tensor(dqkv, qkv)?))
     }
 }

@@ -1,6 +1,6 @@
 //! Depthwise convolution over time, channels last.
 
-use super::super::kernel::depthwise::{Extents, convolve, taps_as_rows, taps_gradient};
+use super::super::kernel::depthwise::{Extents, convolve, pack_taps, taps_gradient};
 use super::super::kernel::rows::sum_rows;
 use super::super::kernel::storage::{slice, values};
 use super::super::pass::Form;
@@ -54,8 +54,11 @@ impl CustomOp3 for Depthwise {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let e = extents(l1.shape(), l2.shape())?;
-        let taps = taps_as_rows(slice(s2, l2)?, e.channels, e.kernel, false);
-        Ok(super::stored(convolve(slice(s1, l1)?, &taps, Some(slice(s3, l3)?), e), l1.shape()))
+        let taps = pack_taps(slice(s2, l2)?, e.channels, e.kernel, false);
+        let x = slice(s1, l1)?;
+        let mut out = vec![0.0; x.len()];
+        convolve(x, &taps, Some(slice(s3, l3)?), e, &mut out);
+        Ok(super::stored(out, l1.shape()))
     }
 
     fn bwd(
@@ -70,9 +73,9 @@ impl CustomOp3 for Depthwise {
         let (xs, ws, gs) = (values(x)?, values(weight)?, values(&grad)?);
         let e = extents(x.shape(), weight.shape())?;
         // The gradient of the input is the convolution of the gradient with the kernel turned round.
-        let dx = convolve(&gs, &taps_as_rows(&ws, e.channels, e.kernel, true), None, e);
-        // (kernel, channels) back to (channels, kernel).
-        let dw = taps_as_rows(&taps_gradient(&xs, &gs, e), e.kernel, e.channels, false);
+        let mut dx = vec![0.0; gs.len()];
+        convolve(&gs, &pack_taps(&ws, e.channels, e.kernel, true), None, e, &mut dx);
+        let dw = taps_gradient(&xs, &gs, e);
         let db = sum_rows(e.batch * e.positions, e.channels, |row, total| {
             for (sum, g) in total.iter_mut().zip(&gs[row * e.channels..]) {
                 *sum += g;

@@ -21,6 +21,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use residual::{dropout, residual};
 
+use super::pass::Dropout;
 use candle_core::{CpuStorage, Result, Tensor};
 
 /// A new CPU tensor from the values of a kernel.
@@ -36,6 +37,16 @@ fn stored(values: Vec<f32>, shape: &candle_core::Shape) -> (CpuStorage, candle_c
 /// The last dimension.
 fn columns(shape: &candle_core::Shape) -> usize {
     shape.dims().last().copied().unwrap_or(1)
+}
+
+/// Rows of the last dimension that one example has.
+fn rows_per_example(x: &Tensor) -> usize {
+    x.dims().iter().skip(1).rev().skip(1).product()
+}
+
+/// The dropout of a tensor like `x`.
+fn over(drop: Option<Dropout>, x: &Tensor) -> Option<Dropout> {
+    drop.map(|drop| drop.per_example(rows_per_example(x)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 pub fn dropout(x: &Tensor, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
     let Some(drop) = drop else { return Ok(x.clone()) };
     match form {
-        Form::Kernels => x.contiguous()?.apply_op1(Drop { drop }),
+        Form::Kernels => x.contiguous()?.apply_op1(Drop { drop: drop.per_example(super::rows_per_example(x)) }),
         Form::Composed => x * drop.factors(x.dims(), x.device())?,
     }
 }
@@ -58,7 +58,7 @@ impl CustomOp1 for Drop {
 pub fn residual(x: &Tensor, y: &Tensor, alpha: f64, factor: f64, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => {
-            let op = Residual { alpha: alpha as f32, factor: factor as f32, drop };
+            let op = Residual { alpha: alpha as f32, factor: factor as f32, drop: super::over(drop, x) };
             x.contiguous()?.apply_op2(&y.contiguous()?, op)
         }
         Form::Composed => {

@@ -13,6 +13,7 @@ use candle_core::{Device, Tensor};
 use omar_schemas::{Origin, Split, column, fixed_values};
 
 use super::Plan;
+use super::best::Best;
 use super::valid::ValidSet;
 use crate::error::StageError;
 use crate::stage::{Operator, Output, Port, Position, Progress, StageContext};
@@ -48,6 +49,7 @@ pub(super) struct Pretrainer {
     /// The pass of the latest batch, and whether it has brought a training crop.
     pass: (u32, bool),
     started: Instant,
+    best: Best,
 }
 
 impl From<TrainError> for StageError {
@@ -89,13 +91,20 @@ impl Pretrainer {
             saved_step,
             pass: (cursor.pass, cursor != Cursor::default()),
             started: Instant::now(),
+            best: match &context.run_dir {
+                Some(dir) if context.resume => Best::load(dir)?,
+                _ => Best::default(),
+            },
             trainer,
             plan,
         })
     }
 
     fn is_done(&self) -> bool {
-        self.trainer.step_count() >= self.plan.params.steps
+        let params = &self.plan.params;
+        let late = params.max_time.is_some_and(|time| self.started.elapsed().as_secs_f64() >= time.seconds());
+        let stale = params.valid.patience.is_some_and(|patience| self.best.stale >= patience);
+        self.trainer.step_count() >= params.steps || late || stale
     }
 
     fn progress(&self) -> Progress {
@@ -200,7 +209,10 @@ impl Pretrainer {
         let Some(examples) = self.shuffle.take(self.plan.params.minibatch) else { return Ok(()) };
         let minibatch = self.minibatch(&examples)?;
         drop(examples);
-        let metrics = self.trainer.step(&minibatch)?;
+        let metrics = match self.trainer.step(&minibatch) {
+            Err(error @ TrainError::NotFinite { .. }) => return Err(self.failed(&minibatch, &error)?),
+            other => other?,
+        };
         let plan = self.plan.clone();
         let due = |every: u64| metrics.step.is_multiple_of(every) || metrics.step == plan.params.steps;
         if due(plan.params.log_every) {
@@ -212,11 +224,32 @@ impl Pretrainer {
                 valid.add(&self.trainer.evaluate(&self.minibatch(examples)?)?);
             }
             out.emit(self.row(&metrics, Some(&valid))?);
+            if self.best.offer(metrics.step, valid.means().0) && plan.params.checkpoint.best {
+                self.save()?;
+            }
         }
         if due(plan.params.checkpoint.every) {
             self.save()?;
         }
         Ok(())
+    }
+
+    /// The error that ends training, with the minibatch that led to it saved for whoever looks into it.
+    fn failed(&mut self, minibatch: &Minibatch, error: &TrainError) -> Result<StageError, StageError> {
+        let Some(dir) = self.dir.clone() else { return Ok(StageError::Failed(error.to_string())) };
+        self.save()?;
+        let path = dir.join(format!("failed-step-{:09}.safetensors", self.trainer.step_count() + 1));
+        let keys = minibatch.keys.iter().flat_map(|key| [key.track.cast_signed(), key.crop.cast_signed()]).collect();
+        let tensors = std::collections::HashMap::from([
+            ("patches".to_owned(), minibatch.patches.clone()),
+            ("tokens".to_owned(), minibatch.tokens.clone()),
+            ("keys".to_owned(), Tensor::from_vec::<_, i64>(keys, (minibatch.keys.len(), 2), &Device::Cpu)?),
+        ]);
+        candle_core::safetensors::save(&tensors, &path)?;
+        Ok(StageError::Failed(format!(
+            "{error}; the weights before it are saved, and its minibatch in `{}`",
+            path.display()
+        )))
     }
 
     /// A row of metrics: of the step, or of the held-out crops after it.
@@ -254,7 +287,12 @@ impl Pretrainer {
         self.valid.save(&dir, self.shape())?;
         let checkpoints = dir.join(CHECKPOINTS);
         self.trainer.save(&checkpoints, cursor)?;
-        prune(&checkpoints, self.plan.params.checkpoint.keep)?;
+        self.best.save(&dir)?;
+        let params = &self.plan.params.checkpoint;
+        prune(&checkpoints, params.keep, |step| {
+            params.milestones.is_some_and(|every| step.is_multiple_of(every))
+                || (params.best && self.best.step == Some(step))
+        })?;
         self.saved_step = Some(step);
         Ok(())
     }

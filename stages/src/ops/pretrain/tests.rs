@@ -169,7 +169,7 @@ fn a_run_trains_evaluates_saves_and_ends() {
         names
     };
     assert_eq!(names(&dir.path().join("checkpoints")), ["step-000000010", "step-000000012"]);
-    assert_eq!(names(dir.path()), ["checkpoints", "valid.safetensors"]);
+    assert_eq!(names(dir.path()), ["best.json", "checkpoints", "valid.safetensors"]);
     let spec = Metrics::spec(&rows[0].schema()).expect("a metrics edge");
     assert_eq!(spec.streams, ["mel/0", "mel/1", "cqt/0"]);
     assert!((spec.chance - 1.0 / 16.0).abs() < 1e-12);

@@ -1,7 +1,7 @@
 //! The trainer learns, repeats itself, and goes on after a restart as if nothing had happened.
 
 use super::*;
-use crate::model::{ConformerConfig, MaskMethod, Norm};
+use crate::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, Norm};
 
 fn config() -> TrainerConfig {
     // A beta that serde_json does not read back to the last bit.
@@ -10,9 +10,11 @@ fn config() -> TrainerConfig {
         ConformerConfig { dropout: 0.1, input_dropout: 0.05, kernel: 7, norm, ..ConformerConfig::new(2, 24, 3) };
     TrainerConfig {
         model: MaskedModelConfig { conformer, patch_dim: 10, codebook_size: 19, streams: 2 },
-        masking: Masking { probability: 0.6, span: 4, method: MaskMethod::Noise },
+        masking: Masking { probability: 0.6, spans: vec![4], method: MaskMethod::Noise },
         optimizer: OptimizerConfig { lr: 1e-2, warmup: Some(3), clip: Some(1.0), ..OptimizerConfig::default() },
         steps: 40,
+        accumulate: 1,
+        recompute: false,
     }
 }
 
@@ -40,7 +42,9 @@ fn minibatch(i: u64) -> Minibatch {
 
 fn bytes(trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, tensor) in trainer.model.weights().tensors().into_iter().chain(trainer.optimizer.tensors()) {
+    for (name, tensor) in
+        trainer.model.weights().tensors().into_iter().chain(trainer.optimizer.tensors().expect("moments"))
+    {
         let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).expect("values");
         all.push((name, values.iter().flat_map(|v| v.to_bits().to_le_bytes()).collect()));
     }
@@ -63,6 +67,94 @@ fn loss_falls_and_accuracy_rises() {
     let valid = trainer.evaluate(&minibatch(1000)).expect("an evaluation");
     assert_eq!(valid, trainer.evaluate(&minibatch(1000)).expect("an evaluation"));
     assert!(valid.means().0 < 2.9);
+}
+
+fn trained(config: TrainerConfig, steps: u64) -> Trainer {
+    let mut trainer = Trainer::new(config, &Device::Cpu, 4).expect("the configuration is valid");
+    for i in 0..steps {
+        trainer.step(&minibatch(i)).expect("a step");
+    }
+    trainer
+}
+
+#[test]
+fn recomputing_changes_no_bit() {
+    let kept = trained(config(), 4);
+    let recomputed = trained(TrainerConfig { recompute: true, ..config() }, 4);
+    assert!(bytes(&kept) == bytes(&recomputed));
+}
+
+#[test]
+fn accumulated_parts_mask_and_weigh_as_the_whole_does() {
+    // Batch norms see a part at a time, so losses only come close.
+    let step = |accumulate| {
+        let mut trainer = Trainer::new(TrainerConfig { accumulate, ..config() }, &Device::Cpu, 4)
+            .expect("the configuration is valid");
+        trainer.step(&minibatch(0)).expect("a step")
+    };
+    let (whole, parts) = (step(1), step(3));
+    assert_eq!(whole.masked, parts.masked);
+    assert!((parts.loss / whole.loss - 1.0).abs() < 0.03, "{} {}", whole.loss, parts.loss);
+    assert!((parts.grad_norm / whole.grad_norm - 1.0).abs() < 0.3, "{} {}", whole.grad_norm, parts.grad_norm);
+    assert_ne!(whole, parts);
+}
+
+#[test]
+fn groups_freeze_and_spare() {
+    let group = |names: &str, lr_factor| ParameterGroup { names: names.to_owned(), lr_factor, weight_decay: None };
+    let mut frozen = config();
+    frozen.optimizer.groups = vec![group("net.layers.0.*", 0.0)];
+    let (start, end) = (trained(frozen.clone(), 0), trained(frozen, 3));
+    for (name, before) in start.model.weights().parameters() {
+        let after = &end.model.weights().parameters()[name];
+        let same = (before.as_tensor() - after.as_tensor())
+            .and_then(|d| d.abs()?.sum_all()?.to_scalar::<f32>())
+            .expect("a float")
+            == 0.0;
+        assert_eq!(same, name.starts_with("net.layers.0."), "{name}");
+    }
+    let mut wrong = config();
+    wrong.optimizer.groups = vec![group("net.[", 1.0)];
+    let error = Trainer::new(wrong, &Device::Cpu, 1).expect_err("no pattern").to_string();
+    assert!(error.starts_with("`groups`: `net.[` is no pattern"), "{error}");
+}
+
+#[test]
+fn vectors_do_not_decay_when_only_matrices_do() {
+    let mut all = config();
+    all.optimizer.weight_decay = 10.0;
+    let mut matrices = all.clone();
+    matrices.optimizer.decayed = Decayed::Matrices;
+    let (all, matrices) = (trained(all, 1), trained(matrices, 1));
+    let size = |trainer: &Trainer, name: &str| {
+        let weight = &trainer.model.weights().parameters()[name];
+        weight.abs().and_then(|t| t.mean_all()?.to_scalar::<f32>()).expect("a float")
+    };
+    let norm = "net.layers.0.norm2.weight";
+    assert!(size(&all, norm) < 0.98 * size(&matrices, norm), "{} {}", size(&all, norm), size(&matrices, norm));
+    let matrix = "net.layers.0.ff1.module.1.weight";
+    assert_eq!(size(&all, matrix).to_bits(), size(&matrices, matrix).to_bits());
+}
+
+#[test]
+fn averaged_weights_lag_behind_predict_held_out_crops_and_are_resumed() {
+    let mut averaged = config();
+    averaged.optimizer.average = Some(0.9);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut trainer = trained(averaged.clone(), 5);
+    let before = bytes(&trainer);
+    let by_average = trainer.evaluate(&minibatch(50)).expect("an evaluation");
+    assert!(before == bytes(&trainer), "evaluating changed the weights");
+    let by_weights = trained(config(), 5).evaluate(&minibatch(50)).expect("an evaluation");
+    assert_ne!(by_average, by_weights);
+    let path = trainer.save(dir.path(), serde_json::Value::Null).expect("it is saved");
+    assert!(path.join("average.safetensors").exists());
+    let mut again = Trainer::new(averaged, &Device::Cpu, 4).expect("valid");
+    again.resume(&path).expect("it resumes");
+    assert_eq!(again.evaluate(&minibatch(50)).expect("an evaluation"), by_average);
+    trainer.step(&minibatch(5)).expect("a step");
+    again.step(&minibatch(5)).expect("a step");
+    assert_eq!(again.evaluate(&minibatch(51)).expect("an evaluation"), trainer.evaluate(&minibatch(51)).expect("one"));
 }
 
 #[test]

@@ -1,0 +1,141 @@
+//! How long does a training step take, where does the time go, and how much memory does it need?
+//!
+//! `RAYON_NUM_THREADS=2 cargo run --release --workspace --example bench_train [STEPS] [KEY=VALUE..]` prints the median of
+//! wall and processor time per step, the share of the machine's matrix product rate that is reached, and peak memory.
+//! Keys: `dim` 256, `layers` 4, `heads` 4, `positions` 750, `minibatch` 4, `dropout` 0.2, `codes` 7776,
+//! `accumulate` 1, `recompute` 0.
+//!
+//! `bench_train serve [KEY=VALUE..]` takes a step for every line of its input and answers with milliseconds of wall time,
+//! of processor time, and the peak of resident memory in MB so far. `benches/peers/train.py` uses it.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::Write;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use omar_stages::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, Norm};
+use omar_stages::seed::Random;
+use omar_stages::train::{CropKey, Minibatch, OptimizerConfig, Trainer, TrainerConfig};
+
+/// As the program has it: large buffers come and go with every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Values per input patch: mel, 96 bins by 4 frames.
+const PATCH: usize = 384;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mode = if arguments.first().is_some_and(|a| !a.contains('=')) { arguments.remove(0) } else { "5".into() };
+    let settings: BTreeMap<String, f64> = arguments
+        .iter()
+        .map(|a| {
+            a.split_once('=')
+                .ok_or("expected KEY=VALUE")
+                .and_then(|(k, v)| Ok((k.into(), v.parse().map_err(|_| "expected a number")?)))
+        })
+        .collect::<Result<_, _>>()?;
+    let bench = Bench::new(&settings)?;
+    if mode == "serve" { serve(bench) } else { report(bench, mode.parse()?) }
+}
+
+/// A trainer and the minibatch that it sees again and again.
+struct Bench {
+    trainer: Trainer,
+    minibatch: Minibatch,
+}
+
+impl Bench {
+    fn new(settings: &BTreeMap<String, f64>) -> Result<Self, Box<dyn Error>> {
+        let get = |key: &str, default: f64| settings.get(key).copied().unwrap_or(default);
+        let size = |key: &str, default: f64| get(key, default) as usize;
+        let (positions, batch, codes) = (size("positions", 750.0), size("minibatch", 4.0), size("codes", 7776.0));
+        let layers = size("layers", 4.0);
+        let conformer = ConformerConfig {
+            dropout: get("dropout", 0.2),
+            norm: Norm::Deepnorm { alpha: None, beta: None },
+            ..ConformerConfig::new(layers, size("dim", 256.0), size("heads", 4.0))
+        };
+        let config = TrainerConfig {
+            model: MaskedModelConfig { conformer, patch_dim: PATCH, codebook_size: codes, streams: 1 },
+            masking: Masking { probability: 0.6, spans: vec![10], method: MaskMethod::Noise },
+            optimizer: OptimizerConfig { lr: 1e-4, ..OptimizerConfig::default() },
+            steps: 1_000_000,
+            accumulate: size("accumulate", 1.0),
+            recompute: size("recompute", 0.0) > 0,
+        };
+        let mut random = Random::new(1, &[]);
+        let patches: Vec<f32> = (0..batch * positions * PATCH).map(|_| (random.uniform() * 2.0 - 1.0) as f32).collect();
+        let tokens: Vec<u32> = (0..batch * positions).map(|_| random.below(codes as u64) as u32).collect();
+        let minibatch = Minibatch {
+            patches: Tensor::from_vec(patches, (batch, positions, PATCH), &Device::Cpu)?,
+            tokens: Tensor::from_vec(tokens, (batch, positions, 1), &Device::Cpu)?,
+            keys: (0..batch as u64).map(|track| CropKey { track, crop: 0 }).collect(),
+        };
+        Ok(Self { trainer: Trainer::new(config, &Device::Cpu, 142)?, minibatch })
+    }
+
+    /// Milliseconds of wall and of processor time of a step.
+    fn step(&mut self) -> Result<(f64, f64), Box<dyn Error>> {
+        let (start, before) = (Instant::now(), processor_ms());
+        self.trainer.step(&self.minibatch)?;
+        Ok((start.elapsed().as_secs_f64() * 1e3, processor_ms() - before))
+    }
+}
+
+fn serve(mut bench: Bench) -> Result<(), Box<dyn Error>> {
+    for line in std::io::stdin().lines() {
+        line?;
+        let (wall, cpu) = bench.step()?;
+        println!("{wall} {cpu} {}", resident_mb("VmHWM"));
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn report(mut bench: Bench, steps: usize) -> Result<(), Box<dyn Error>> {
+    let (mut walls, mut cpus, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    bench.step()?;
+    for _ in 0..steps {
+        let (wall, cpu) = bench.step()?;
+        walls.push(wall);
+        cpus.push(cpu);
+        rates.push(matmul_rate()?);
+    }
+    println!("step: {:.0} ms, {:.0} ms of processor time", median(&mut walls), median(&mut cpus));
+    println!("matrix product: {:.0} GFLOP/s; memory: {:.0} MB", median(&mut rates), resident_mb("VmHWM"));
+    Ok(())
+}
+
+/// GFLOP/s of the product of two matrices of 1024 x 1024.
+fn matmul_rate() -> candle_core::Result<f64> {
+    let a = Tensor::ones((1024, 1024), DType::F32, &Device::Cpu)?;
+    let start = Instant::now();
+    for _ in 0..4 {
+        a.matmul(&a)?;
+    }
+    Ok(4.0 * 2.0 * 1.024f64.powi(3) / start.elapsed().as_secs_f64())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Processor time of this process so far, from the kernel's count of ticks of 10 ms.
+fn processor_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10.0
+}
+
+/// A figure of `/proc/self/status` in MB.
+fn resident_mb(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kb = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kb| kb.parse::<f64>().ok());
+    kb.unwrap_or(0.0) / 1024.0
+}
