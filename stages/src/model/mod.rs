@@ -42,7 +42,7 @@ pub use conformer::Conformer;
 pub use error::ModelError;
 pub use masked_model::{Encoder, EncoderTape, MaskedModel, bare_conformer};
 pub use masking::{MaskMethod, Masking};
-pub use pass::{BatchStatistics, Dropout, Form, Pass};
+pub use pass::{BatchStatistics, Dropout, Form, Pass, Precision};
 pub use random::Stream;
 pub use rotary::{Angles, rotary_frequencies, sinusoidal_for_qkv};
 pub use tape::{Keep, Ready, Tape};

@@ -47,7 +47,6 @@ impl Tape {
         pass: &mut Pass,
         forward: impl Fn(&Tensor, &mut Pass) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        pass.seed_device(x.device())?;
         let before = pass.again();
         let input = Var::from_tensor(x)?;
         match self.keep {
@@ -78,10 +77,7 @@ impl Tape {
         };
         let output = match output {
             Ok(output) => output,
-            Err(mut pass) => {
-                pass.seed_device(input.device())?;
-                forward(&input, &mut pass)?
-            }
+            Err(mut pass) => forward(&input, &mut pass)?,
         };
         // A scalar whose derivative by the output is `grad`.
         let mut store = (&output * grad)?.sum_all()?.backward()?;

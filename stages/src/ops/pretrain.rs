@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 use self::operator::Pretrainer;
 use crate::dsp::patch::PatchShape;
 use crate::error::{BindError, StageError};
-use crate::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Size};
+use crate::model::{
+    ConformerConfig, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding, Precision, Size,
+};
 use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
 use crate::train::{OptimizerConfig, TrainError, TrainerConfig};
 
@@ -57,6 +59,9 @@ pub struct PretrainParams {
     /// Time after which training ends with a checkpoint, as if interrupted: `--resume` goes on. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_time: Option<Duration>,
+    /// What numbers matrix products are made of. May change when a run continues.
+    #[serde(default, skip_serializing_if = "is_automatic")]
+    pub precision: Precision,
     /// What is masked, and how.
     #[serde(default)]
     pub mask: MaskParams,
@@ -176,6 +181,10 @@ impl Default for ValidParams {
     fn default() -> Self {
         Self { every: 500, crops: 64, patience: None }
     }
+}
+
+fn is_automatic(precision: &Precision) -> bool {
+    *precision == Precision::Auto
 }
 
 fn default_size() -> Size {

@@ -89,7 +89,7 @@ pub fn head_loss(
                 let targets = &host_targets[start * streams..(start + n) * streams];
                 (in_place(&logits, targets, scale)?, logits)
             }
-            Form::Composed => composed(&logits, &targets.narrow(0, start, n)?, scale)?,
+            Form::Composed | Form::Mixed => composed(&logits, &targets.narrow(0, start, n)?, scale)?,
         };
         totals.loss += part.loss;
         for (sum, correct) in totals.correct.iter_mut().zip(&part.correct) {
@@ -97,8 +97,11 @@ pub fn head_loss(
         }
         if of.is_some() {
             let slopes = slopes.reshape((n, outputs))?;
-            hidden_parts.push(slopes.matmul(&w)?);
-            let part = (slopes.t()?.matmul(&x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
+            let product = |a: &Tensor, b: &Tensor| {
+                a.to_dtype(form.factors())?.matmul(&b.to_dtype(form.factors())?)?.to_dtype(DType::F32)
+            };
+            hidden_parts.push(product(&slopes, &w)?);
+            let part = (product(&slopes.t()?, &x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
             sums = Some(match sums {
                 None => part,
                 Some((weight, bias)) => ((weight + part.0)?, (bias + part.1)?),

@@ -15,7 +15,7 @@ use self::metrics::accuracies;
 use super::adamw::{AdamW, first_not_finite, global_norm};
 use super::error::TrainError;
 use super::loss::{HeadLoss, head_loss};
-use crate::model::{BatchStatistics, Form, Keep, MaskedModel, Pass, Source, Stream};
+use crate::model::{BatchStatistics, Form, Keep, MaskedModel, Pass, Precision, Source, Stream};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 
@@ -61,6 +61,12 @@ impl Trainer {
         let average = config.optimizer.average.map(|decay| Average::new(decay, model.weights())).transpose()?;
         let form = Form::for_device(device);
         Ok(Self { config, model, optimizer, average, device: device.clone(), form, seed, step: 0 })
+    }
+
+    /// This trainer with matrix products of a precision, instead of what the device does best in f32.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { form: Form::for_precision(&self.device, precision), ..self }
     }
 
     /// The model as it is now.

@@ -13,7 +13,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 pub fn gelu(x: &Tensor, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => x.contiguous()?.apply_op1(Gelu { drop: super::over(drop, x) }),
-        Form::Composed => super::dropout(&x.gelu_erf()?, drop, form),
+        Form::Composed | Form::Mixed => super::dropout(&x.gelu_erf()?, drop, form),
     }
 }
 
@@ -68,7 +68,7 @@ impl CustomOp1 for Gelu {
 pub fn glu(x: &Tensor, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => x.contiguous()?.apply_op1(Glu),
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let channels = x.dim(D::Minus1)? / 2;
             let (value, gate) = (x.narrow(D::Minus1, 0, channels)?, x.narrow(D::Minus1, channels, channels)?);
             // 1 / (1 + e^-gate): candle-nn's sigmoid would do, but this needs no second crate.

@@ -31,7 +31,7 @@ pub fn batch_norm_gelu_train(
             let op = BatchNormGelu { mean, inverse: inverse(&variance, eps), from_minibatch: true };
             Ok((x.apply_op3(weight, bias, op)?, statistics))
         }
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let mean = x.mean((0, 1))?;
             let centred = x.broadcast_sub(&mean)?;
             let variance = centred.sqr()?.mean((0, 1))?;
@@ -56,7 +56,7 @@ pub fn batch_norm_gelu_evaluate(
             let (mean, inverse) = (values(mean)?.to_vec(), inverse(&values(variance)?, eps));
             x.contiguous()?.apply_op3(weight, bias, BatchNormGelu { mean, inverse, from_minibatch: false })
         }
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let normal = x.broadcast_sub(mean)?.broadcast_div(&(variance + eps)?.sqrt()?)?;
             normal.broadcast_mul(weight)?.broadcast_add(bias)?.gelu_erf()
         }

@@ -14,7 +14,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 pub fn depthwise(x: &Tensor, weight: &Tensor, bias: &Tensor, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => x.contiguous()?.apply_op3(weight, bias, Depthwise),
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let e = extents(x.shape(), weight.shape())?;
             let padded = x.pad_with_zeros(1, e.kernel / 2, e.kernel / 2)?;
             let taps = weight.reshape((e.channels, e.kernel))?;

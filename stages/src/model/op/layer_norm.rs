@@ -13,7 +13,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => x.contiguous()?.apply_op3(weight, bias, LayerNorm { eps: eps as f32 }),
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
             let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
             let normal = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;

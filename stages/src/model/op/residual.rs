@@ -14,7 +14,7 @@ pub fn dropout(x: &Tensor, drop: Option<Dropout>, form: Form) -> Result<Tensor> 
     let Some(drop) = drop else { return Ok(x.clone()) };
     match form {
         Form::Kernels => x.contiguous()?.apply_op1(Drop { drop: drop.per_example(super::rows_per_example(x)) }),
-        Form::Composed => x * drop.factors(x.dims(), x.device())?,
+        Form::Composed | Form::Mixed => x * drop.factors(x.dims(), x.device())?,
     }
 }
 
@@ -61,7 +61,7 @@ pub fn residual(x: &Tensor, y: &Tensor, alpha: f64, factor: f64, drop: Option<Dr
             let op = Residual { alpha: alpha as f32, factor: factor as f32, drop: super::over(drop, x) };
             x.contiguous()?.apply_op2(&y.contiguous()?, op)
         }
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let y = (dropout(y, drop, form)? * factor)?;
             if alpha == 1.0 { x + y } else { (x * alpha)? + y }
         }

@@ -63,7 +63,8 @@ impl From<TrainError> for StageError {
 
 impl Pretrainer {
     pub(super) fn start(plan: Arc<Plan>, context: &StageContext) -> Result<Self, StageError> {
-        let mut trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
+        let trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
+        let mut trainer = trainer.with_precision(plan.params.precision);
         let mut valid = ValidSet::new(plan.params.valid.crops);
         let mut cursor = Cursor::default();
         let mut saved_step = None;
