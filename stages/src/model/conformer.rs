@@ -4,21 +4,23 @@ use super::config::ConformerConfig;
 use super::convolution::Convolution;
 use super::error::ModelError;
 use super::feed_forward::FeedForward;
+use super::fused;
+use super::kernel::pool::Pool;
 use super::layers::LayerNorm;
-use super::pass::{BatchStatistics, Pass};
+use super::pass::{BatchStatistics, Form, Pass};
 use super::self_attention::{OUTER_EPS, SelfAttention};
-use super::tape::{Keep, Ready, Tape};
+use super::tape::{Graphs, Keep, Kind, Ready, Tape};
 use super::weights::Builder;
 use candle_core::{Result, Tensor, Var};
 
 /// One block, from hidden states to hidden states.
 #[derive(Clone, Debug)]
-struct Block {
-    ff1: FeedForward,
-    attention: SelfAttention,
-    convolution: Convolution,
-    ff2: FeedForward,
-    norm: LayerNorm,
+pub(super) struct Block {
+    pub(super) ff1: FeedForward,
+    pub(super) attention: SelfAttention,
+    pub(super) convolution: Convolution,
+    pub(super) ff2: FeedForward,
+    pub(super) norm: LayerNorm,
     parameters: Vec<Var>,
 }
 
@@ -49,16 +51,21 @@ impl Block {
 #[derive(Clone, Debug)]
 pub struct Conformer {
     blocks: Vec<Block>,
+    pool: Pool,
+}
+
+fn evaluates_by_kernels(pass: &Pass) -> bool {
+    pass.form() == Form::Kernels && !pass.is_training()
 }
 
 impl Conformer {
     pub(crate) fn new(mut builder: Builder<'_>, config: &ConformerConfig) -> std::result::Result<Self, ModelError> {
         config.validate()?;
         let blocks = (0..config.layers).map(|i| Block::new(builder.part(&format!("layers.{i}")), config));
-        Ok(Self { blocks: blocks.collect::<std::result::Result<_, _>>()? })
+        Ok(Self { blocks: blocks.collect::<std::result::Result<_, _>>()?, pool: Pool::default() })
     }
 
-    /// The output of the last block.
+    /// The output of the last block. In evaluation by kernels nothing is kept to differentiate.
     ///
     /// # Shapes
     /// `x (batch, positions, dim)`, and the result alike.
@@ -66,6 +73,9 @@ impl Conformer {
     /// # Errors
     /// When a shape does not fit, or the device fails.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        if evaluates_by_kernels(pass) {
+            return fused::evaluate(&self.blocks, x, &self.pool, pass, drop, false);
+        }
         self.blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, pass))
     }
 
@@ -78,6 +88,10 @@ impl Conformer {
     /// When a shape does not fit, or the device fails.
     pub fn forward_layers(&self, x: &Tensor, pass: &mut Pass) -> Result<Vec<Tensor>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.blocks.len());
+        if evaluates_by_kernels(pass) {
+            fused::evaluate(&self.blocks, x, &self.pool, pass, |y| outputs.push(y), true)?;
+            return Ok(outputs);
+        }
         for block in &self.blocks {
             let y = block.forward(outputs.last().unwrap_or(x), pass)?;
             outputs.push(y);
@@ -93,12 +107,14 @@ impl Conformer {
     /// # Errors
     /// When a shape does not fit, or the device fails.
     pub fn record(&self, x: &Tensor, pass: &mut Pass, keep: Keep) -> Result<(Tensor, Tape)> {
-        let mut tape = Tape::new(keep);
-        let y = self
-            .blocks
-            .iter()
-            .try_fold(x.detach(), |x, block| tape.record(&x, pass, |x, pass| block.forward(x, pass)))?;
-        Ok((y, tape))
+        if pass.form() == Form::Kernels {
+            let (y, records) = fused::record(&self.blocks, x, &self.pool, pass, keep)?;
+            return Ok((y, Tape(Kind::Records(records))));
+        }
+        let mut graphs = Graphs::new(keep);
+        let each = |x: Tensor, block: &Block| graphs.record(&x, pass, |x, pass| block.forward(x, pass));
+        let y = self.blocks.iter().try_fold(x.detach(), each)?;
+        Ok((y, Tape(Kind::Graphs(graphs))))
     }
 
     /// The gradient of the input, given that of the output. Calls `ready` with every parameter's gradient, block after
@@ -109,9 +125,13 @@ impl Conformer {
     ///
     /// # Errors
     /// When a shape does not fit, the device fails, or `ready` does.
-    pub fn backward(&self, mut tape: Tape, grad: Tensor, ready: Ready<'_>) -> Result<Tensor> {
+    pub fn backward(&self, tape: Tape, grad: Tensor, ready: Ready<'_>) -> Result<Tensor> {
+        let mut graphs = match tape.0 {
+            Kind::Records(records) => return fused::back(&self.blocks, records, &grad, &self.pool, ready),
+            Kind::Graphs(graphs) => graphs,
+        };
         self.blocks.iter().rev().try_fold(grad, |grad, block| {
-            tape.backward(&grad, &block.parameters, |x, pass| block.forward(x, pass), ready)
+            graphs.backward(&grad, &block.parameters, |x, pass| block.forward(x, pass), ready)
         })
     }
 

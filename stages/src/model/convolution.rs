@@ -3,6 +3,7 @@
 use super::config::ConformerConfig;
 use super::error::ModelError;
 use super::feed_forward::INNER_EPS;
+use super::kernel::storage::values;
 use super::layers::{LayerNorm, Linear};
 use super::op;
 use super::pass::{BatchStatistics, Pass};
@@ -16,12 +17,12 @@ const MOMENTUM: f64 = 0.1;
 /// section 2.2, but GELU for Swish; facts of the released models).
 #[derive(Clone, Debug)]
 pub(crate) struct Convolution {
-    norm: LayerNorm,
-    expand: Linear,
-    depthwise: (Var, Var),
-    batch_norm: BatchNorm,
-    project: Linear,
-    dropout: f64,
+    pub(super) norm: LayerNorm,
+    pub(super) expand: Linear,
+    pub(super) depthwise: (Var, Var),
+    pub(super) batch_norm: BatchNorm,
+    pub(super) project: Linear,
+    pub(super) dropout: f64,
 }
 
 impl Convolution {
@@ -59,7 +60,7 @@ impl Convolution {
 
 /// Batch normalisation with running statistics.
 #[derive(Clone, Debug)]
-struct BatchNorm {
+pub(super) struct BatchNorm {
     weight: Var,
     bias: Var,
     running_mean: Var,
@@ -76,6 +77,19 @@ impl BatchNorm {
             running_var: builder.buffer("running_var", &[channels], vec![1.0; channels])?,
             tracked: builder.counter("num_batches_tracked")?,
         })
+    }
+
+    pub(super) fn weight(&self) -> &Var {
+        &self.weight
+    }
+
+    pub(super) fn bias(&self) -> &Var {
+        &self.bias
+    }
+
+    /// Running mean and variance, per channel.
+    pub(super) fn running(&self) -> Result<(Vec<f32>, Vec<f32>)> {
+        Ok((values(&self.running_mean)?.to_vec(), values(&self.running_var)?.to_vec()))
     }
 
     fn forward_gelu(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {

@@ -15,11 +15,11 @@ pub(crate) const INNER_EPS: f64 = 6.1e-5;
 /// GELU for Swish; facts of the released models).
 #[derive(Clone, Debug)]
 pub(crate) struct FeedForward {
-    norm: LayerNorm,
-    wide: Linear,
-    narrow: Linear,
-    dropout: f64,
-    residual_factor: f64,
+    pub(super) norm: LayerNorm,
+    pub(super) wide: Linear,
+    pub(super) narrow: Linear,
+    pub(super) dropout: f64,
+    pub(super) residual_factor: f64,
 }
 
 impl FeedForward {

@@ -1,6 +1,7 @@
 //! The small modules that the conformer is built of: weights with an operation.
 
 use super::error::ModelError;
+use super::kernel::storage::{Values, values};
 use super::op;
 use super::pass::Form;
 use super::weights::{Builder, kaiming};
@@ -54,6 +55,21 @@ impl Linear {
     pub(crate) fn bias(&self) -> Option<&Var> {
         self.bias.as_ref()
     }
+
+    /// The bias of a layer that was made with one.
+    pub(crate) fn bias_var(&self) -> Result<&Var> {
+        self.bias.as_ref().ok_or_else(|| candle_core::Error::Msg("a linear layer lacks its bias".to_owned()))
+    }
+
+    /// The values of the bias of a layer on the CPU that was made with one.
+    pub(crate) fn bias_values(&self) -> Result<Values<'_>> {
+        values(self.bias_var()?)
+    }
+
+    /// Width of the result.
+    pub(crate) fn outputs(&self) -> usize {
+        self.weight.dims().first().copied().unwrap_or(0)
+    }
 }
 
 /// Layer normalisation over the channels.
@@ -71,6 +87,18 @@ impl LayerNorm {
             bias: builder.parameter("bias", &[channels], |_| vec![0.0; channels])?,
             eps,
         })
+    }
+
+    pub(crate) fn weight(&self) -> &Var {
+        &self.weight
+    }
+
+    pub(crate) fn bias(&self) -> &Var {
+        &self.bias
+    }
+
+    pub(crate) fn eps(&self) -> f64 {
+        self.eps
     }
 
     /// # Shapes

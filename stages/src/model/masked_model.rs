@@ -6,14 +6,14 @@ use super::error::ModelError;
 use super::layers::Linear;
 use super::op;
 use super::pass::{BatchStatistics, Form, Pass};
-use super::tape::{Keep, Ready, Tape};
+use super::tape::{Graphs, Keep, Ready, Tape};
 use super::weights::{Builder, Source, Weights};
 use candle_core::{Device, Result, Tensor, Var};
 
 /// What the forward pass of an encoder leaves for its backward pass.
 #[derive(Debug)]
 pub struct EncoderTape {
-    embedding: Tape,
+    embedding: Graphs,
     blocks: Tape,
 }
 
@@ -91,7 +91,7 @@ impl Encoder {
     /// # Errors
     /// When a shape does not fit, or the device fails.
     pub fn record(&self, patches: &Tensor, pass: &mut Pass, keep: Keep) -> Result<(Tensor, EncoderTape)> {
-        let mut embedding = Tape::new(keep);
+        let mut embedding = Graphs::new(keep);
         let x = embedding.record(&patches.detach(), pass, |x, pass| self.embed(x, pass))?;
         let (y, blocks) = self.conformer.record(&x, pass, keep)?;
         Ok((y, EncoderTape { embedding, blocks }))

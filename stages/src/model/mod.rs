@@ -25,6 +25,7 @@ mod conformer;
 mod convolution;
 mod error;
 mod feed_forward;
+mod fused;
 pub(crate) mod kernel;
 mod layers;
 mod masked_model;

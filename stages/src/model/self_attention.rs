@@ -16,13 +16,13 @@ pub(crate) const OUTER_EPS: f64 = 1e-5;
 /// `LayerNorm(alpha x + a(x))` with DeepNorm, `x + a(x)` without. No norm comes before the attention.
 #[derive(Clone, Debug)]
 pub(crate) struct SelfAttention {
-    qkv: Linear,
-    proj: Linear,
+    pub(super) qkv: Linear,
+    pub(super) proj: Linear,
     frequencies: Option<Var>,
-    deepnorm: Option<(f64, LayerNorm)>,
-    heads: usize,
-    causal: bool,
-    dropout: f64,
+    pub(super) deepnorm: Option<(f64, LayerNorm)>,
+    pub(super) heads: usize,
+    pub(super) causal: bool,
+    pub(super) dropout: f64,
 }
 
 impl SelfAttention {
@@ -59,17 +59,21 @@ impl SelfAttention {
         })
     }
 
+    /// The rotary angles of as many positions; none for sinusoidal encodings.
+    pub(super) fn angles(&self, positions: usize) -> Result<Option<Arc<Angles>>> {
+        let Some(frequencies) = &self.frequencies else { return Ok(None) };
+        Ok(Some(Arc::new(Angles::new(&frequencies.as_detached_tensor().to_vec1::<f32>()?, positions))))
+    }
+
     /// # Shapes
     /// `x (batch, positions, dim)`, and the result alike.
     pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let (form, (_, positions, dim)) = (pass.form(), x.dims3()?);
         let mut qkv = self.qkv.forward(x, form)?;
-        let angles = if let Some(frequencies) = &self.frequencies {
-            Some(Arc::new(Angles::new(&frequencies.as_detached_tensor().to_vec1::<f32>()?, positions)))
-        } else {
+        let angles = self.angles(positions)?;
+        if angles.is_none() {
             qkv = qkv.broadcast_add(&sinusoidal_for_qkv(positions, dim, x.device())?)?;
-            None
-        };
+        }
         let shape = AttentionShape { heads: self.heads, causal: self.causal, angles, drop: pass.dropout(self.dropout) };
         let y = self.proj.forward(&op::attention(&qkv, shape, form)?, form)?;
         match &self.deepnorm {

@@ -4,6 +4,7 @@
 //! be on their way to other machines, while those of the blocks before it are still computed; and what a block keeps for
 //! its backward pass can be dropped and computed a second time.
 
+use super::fused::Records;
 use super::pass::Pass;
 use candle_core::{Result, Tensor, Var};
 
@@ -20,9 +21,21 @@ pub enum Keep {
     Inputs,
 }
 
-/// What the forward pass leaves for the backward pass.
+/// What the forward pass through a conformer leaves for the backward pass.
 #[derive(Debug)]
-pub struct Tape {
+pub struct Tape(pub(super) Kind);
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// By operations that candle differentiates.
+    Graphs(Graphs),
+    /// By the blocks' own backward passes.
+    Records(Records),
+}
+
+/// One graph per block.
+#[derive(Debug)]
+pub(crate) struct Graphs {
     keep: Keep,
     records: Vec<Record>,
 }
@@ -35,7 +48,7 @@ struct Record {
     output: std::result::Result<Tensor, Pass>,
 }
 
-impl Tape {
+impl Graphs {
     pub(crate) fn new(keep: Keep) -> Self {
         Self { keep, records: Vec::new() }
     }

@@ -3,8 +3,8 @@
 //! Work goes in blocks of positions by [`LANES`] channels: the rows that a block needs are copied beside each other,
 //! zeros where the sequence ends, and a tile of outputs stays in registers while it runs over its taps.
 
-use super::maths::{fma, vectorized};
 use super::rows::in_order;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Channels of a block.
@@ -69,35 +69,43 @@ pub(crate) fn convolve(x: &[f32], taps: &[Lanes], bias: Option<&[f32]>, e: Exten
         .flat_map(|(out, x)| out.chunks_mut(BLOCK * e.channels).enumerate().map(move |(i, out)| (x, i * BLOCK, out)))
         .collect();
     tasks.into_par_iter().for_each_init(Vec::new, |rows, (x, start, out)| {
-        vectorized(|| block(x, start, taps, bias, e, out, rows));
+        Arch::new().dispatch(Outputs { x, start, taps, bias, e, out, rows });
     });
 }
 
-/// The outputs of one task, from position `start`.
-#[inline(always)]
-fn block(
-    x: &[f32],
+/// The outputs of one task, from position `start` of example `x`.
+struct Outputs<'a> {
+    x: &'a [f32],
     start: usize,
-    taps: &[Lanes],
-    bias: Option<&[f32]>,
+    taps: &'a [Lanes],
+    bias: Option<&'a [f32]>,
     e: Extents,
-    out: &mut [f32],
-    rows: &mut Vec<Lanes>,
-) {
-    let positions = out.len() / e.channels;
-    rows.resize(positions.next_multiple_of(TILE) + e.kernel - 1, [0.0; LANES]);
-    for (i, taps) in taps.chunks_exact(e.kernel).enumerate() {
-        let at = i * LANES;
-        let width = LANES.min(e.channels - at);
-        e.gather(x, start as isize - e.half(), at, rows);
-        let mut first = [0.0; LANES];
-        if let Some(bias) = bias {
-            first[..width].copy_from_slice(&bias[at..at + width]);
-        }
-        for t in (0..positions).step_by(TILE) {
-            let sums = tile(&rows[t..], taps, first);
-            for (i, sums) in sums.iter().take(positions - t).enumerate() {
-                out[(t + i) * e.channels + at..][..width].copy_from_slice(&sums[..width]);
+    out: &'a mut [f32],
+    rows: &'a mut Vec<Lanes>,
+}
+
+impl WithSimd for Outputs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, start, taps, bias, e, out, rows } = self;
+        let positions = out.len() / e.channels;
+        rows.resize(positions.next_multiple_of(TILE) + e.kernel - 1, [0.0; LANES]);
+        let mut sums = [[0.0; LANES]; TILE];
+        for (i, taps) in taps.chunks_exact(e.kernel).enumerate() {
+            let at = i * LANES;
+            let width = LANES.min(e.channels - at);
+            e.gather(x, start as isize - e.half(), at, rows);
+            let mut first = [0.0; LANES];
+            if let Some(bias) = bias {
+                first[..width].copy_from_slice(&bias[at..at + width]);
+            }
+            for t in (0..positions).step_by(TILE) {
+                tile(simd, &rows[t..], taps, &first, &mut sums);
+                for (i, sums) in sums.iter().take(positions - t).enumerate() {
+                    out[(t + i) * e.channels + at..][..width].copy_from_slice(&sums[..width]);
+                }
             }
         }
     }
@@ -105,18 +113,21 @@ fn block(
 
 /// `sums[i] = first + sum over k of rows[i + k] taps[k]`.
 #[inline(always)]
-fn tile(rows: &[Lanes], taps: &[Lanes], first: Lanes) -> [Lanes; TILE] {
-    let mut sums = [first; TILE];
+fn tile<S: Simd>(simd: S, rows: &[Lanes], taps: &[Lanes], first: &Lanes, sums: &mut [Lanes; TILE]) {
     let rows = &rows[..taps.len() + TILE - 1];
-    for (k, tap) in taps.iter().enumerate() {
-        let rows = &rows[k..k + TILE];
-        for i in 0..TILE {
-            for lane in 0..LANES {
-                sums[i][lane] = fma(rows[i][lane], tap[lane], sums[i][lane]);
+    for part in 0..LANES / S::F32_LANES {
+        let of = |lanes: &Lanes| S::as_simd_f32s(lanes).0[part];
+        let mut totals = [of(first); TILE];
+        for (k, tap) in taps.iter().enumerate() {
+            let (rows, tap) = (&rows[k..k + TILE], of(tap));
+            for i in 0..TILE {
+                totals[i] = simd.mul_add_f32s(of(&rows[i]), tap, totals[i]);
             }
         }
+        for (sums, total) in sums.iter_mut().zip(totals) {
+            S::as_mut_simd_f32s(sums).0[part] = total;
+        }
     }
-    sums
 }
 
 /// The gradient of the weight, `(channels, kernel)`, given that of the output: one partial sum per task, added in order.
@@ -133,46 +144,65 @@ pub(crate) fn taps_gradient(x: &[f32], grad: &[f32], e: Extents) -> Vec<f32> {
         .into_par_iter()
         .map_init(
             || (Vec::new(), Vec::new()),
-            |(rows, grads), (x, start, grad)| vectorized(|| gradient_block(x, start, grad, e, rows, grads)),
+            |(rows, grads), (x, start, grad)| Arch::new().dispatch(Slopes { x, start, grad, e, rows, grads }),
         )
         .collect();
     in_order(&partials, e.channels * e.kernel)
 }
 
-/// One task's part of the gradient.
-#[inline(always)]
-fn gradient_block(
-    x: &[f32],
+/// One task's part of the gradient of the weight.
+struct Slopes<'a> {
+    x: &'a [f32],
     start: usize,
-    grad: &[f32],
+    grad: &'a [f32],
     e: Extents,
-    rows: &mut Vec<Lanes>,
-    grads: &mut Vec<Lanes>,
-) -> Vec<f32> {
-    let positions = grad.len() / e.channels;
-    let mut out = vec![0.0; e.channels * e.kernel];
-    rows.resize(positions + e.kernel.next_multiple_of(TAPS), [0.0; LANES]);
-    grads.resize(positions, [0.0; LANES]);
-    let of_grad = Extents { positions, ..e };
-    for at in (0..e.channels).step_by(LANES) {
-        e.gather(x, start as isize - e.half(), at, rows);
-        of_grad.gather(grad, 0, at, grads);
-        for k in (0..e.kernel).step_by(TAPS) {
-            let mut sums = [[0.0; LANES]; TAPS];
-            for (t, grad) in grads.iter().enumerate() {
-                let rows = &rows[t + k..t + k + TAPS];
-                for i in 0..TAPS {
-                    for lane in 0..LANES {
-                        sums[i][lane] = fma(rows[i][lane], grad[lane], sums[i][lane]);
+    rows: &'a mut Vec<Lanes>,
+    grads: &'a mut Vec<Lanes>,
+}
+
+impl WithSimd for Slopes<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+        let Self { x, start, grad, e, rows, grads } = self;
+        let positions = grad.len() / e.channels;
+        let mut out = vec![0.0; e.channels * e.kernel];
+        rows.resize(positions + e.kernel.next_multiple_of(TAPS), [0.0; LANES]);
+        grads.resize(positions, [0.0; LANES]);
+        let of_grad = Extents { positions, ..e };
+        let mut sums = [[0.0; LANES]; TAPS];
+        for at in (0..e.channels).step_by(LANES) {
+            e.gather(x, start as isize - e.half(), at, rows);
+            of_grad.gather(grad, 0, at, grads);
+            for k in (0..e.kernel).step_by(TAPS) {
+                slopes(simd, &rows[k..], grads, &mut sums);
+                for (i, sums) in sums.iter().take(e.kernel - k).enumerate() {
+                    for (lane, sum) in sums.iter().take(e.channels - at).enumerate() {
+                        out[(at + lane) * e.kernel + k + i] = *sum;
                     }
                 }
             }
-            for (i, sums) in sums.iter().take(e.kernel - k).enumerate() {
-                for (lane, sum) in sums.iter().take(e.channels - at).enumerate() {
-                    out[(at + lane) * e.kernel + k + i] = *sum;
-                }
+        }
+        out
+    }
+}
+
+/// `sums[i] = sum over t of rows[t + i] grads[t]`.
+#[inline(always)]
+fn slopes<S: Simd>(simd: S, rows: &[Lanes], grads: &[Lanes], sums: &mut [Lanes; TAPS]) {
+    let rows = &rows[..grads.len() + TAPS - 1];
+    for part in 0..LANES / S::F32_LANES {
+        let of = |lanes: &Lanes| S::as_simd_f32s(lanes).0[part];
+        let mut totals = [simd.splat_f32s(0.0); TAPS];
+        for (t, grad) in grads.iter().enumerate() {
+            let (rows, grad) = (&rows[t..t + TAPS], of(grad));
+            for i in 0..TAPS {
+                totals[i] = simd.mul_add_f32s(of(&rows[i]), grad, totals[i]);
             }
         }
+        for (sums, total) in sums.iter_mut().zip(totals) {
+            S::as_mut_simd_f32s(sums).0[part] = total;
+        }
     }
-    out
 }

@@ -65,6 +65,23 @@ pub(crate) fn gelu_slope(x: f32) -> f32 {
     0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)) + x * INV_SQRT_2PI * exp(-0.5 * x * x)
 }
 
+/// [`gelu`] and its slope together: they share an exponential, since `erf` is told through `e^(-x^2 / 2)` here.
+#[inline(always)]
+pub(crate) fn gelu_and_slope(x: f32) -> (f32, f32) {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    let a = x.abs() * FRAC_1_SQRT_2;
+    let t = 1.0 / fma(0.327_591_1, a, 1.0);
+    let mut p = 1.061_405_4;
+    p = fma(p, t, -1.453_152);
+    p = fma(p, t, 1.421_413_8);
+    p = fma(p, t, -0.284_496_74);
+    p = fma(p, t, 0.254_829_6);
+    let e = exp(-0.5 * x * x);
+    let erf = fma(-(p * t), e, 1.0).copysign(x);
+    let phi = 0.5 * (1.0 + erf);
+    (x * phi, fma(x * INV_SQRT_2PI, e, phi))
+}
+
 /// The logistic function.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
@@ -178,6 +195,8 @@ mod tests {
             let (x, h) = (i as f32 * 0.1, 1e-2);
             let numeric = (f64::from(gelu(x + h)) - f64::from(gelu(x - h))) / f64::from(2.0 * h);
             assert!((f64::from(gelu_slope(x)) - numeric).abs() < 1e-4, "at {x}");
+            let (value, slope) = gelu_and_slope(x);
+            assert!((value - gelu(x)).abs() < 1e-6 && (slope - gelu_slope(x)).abs() < 1e-6, "at {x}");
         }
     }
 

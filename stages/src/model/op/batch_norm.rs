@@ -22,13 +22,13 @@ pub fn batch_norm_gelu_train(
     match form {
         Form::Kernels => {
             let x = x.contiguous()?;
-            let (mean, variance) = statistics(&values(&x)?, channels);
+            let (mean, variance) = minibatch_moments(&values(&x)?, channels);
             let statistics = BatchStatistics {
                 mean: Tensor::from_slice(&mean, channels, x.device())?,
                 variance: Tensor::from_slice(&variance, channels, x.device())?,
                 count,
             };
-            let op = BatchNormGelu { mean, inverse: inverse(&variance, eps), from_minibatch: true };
+            let op = BatchNormGelu { mean, inverse: inverse_deviation(&variance, eps), from_minibatch: true };
             Ok((x.apply_op3(weight, bias, op)?, statistics))
         }
         Form::Composed | Form::Mixed => {
@@ -53,7 +53,7 @@ pub fn batch_norm_gelu_evaluate(
 ) -> Result<Tensor> {
     match form {
         Form::Kernels => {
-            let (mean, inverse) = (values(mean)?.to_vec(), inverse(&values(variance)?, eps));
+            let (mean, inverse) = (values(mean)?.to_vec(), inverse_deviation(&values(variance)?, eps));
             x.contiguous()?.apply_op3(weight, bias, BatchNormGelu { mean, inverse, from_minibatch: false })
         }
         Form::Composed | Form::Mixed => {
@@ -64,7 +64,7 @@ pub fn batch_norm_gelu_evaluate(
 }
 
 /// Mean and biased variance per channel, in two passes over the rows.
-fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn minibatch_moments(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
     let rows = x.len() / channels;
     let scale = 1.0 / rows as f32;
     let mut mean = sum_rows(rows, channels, |row, total| {
@@ -83,7 +83,7 @@ fn statistics(x: &[f32], channels: usize) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// `1 / sqrt(variance + eps)`.
-fn inverse(variance: &[f32], eps: f64) -> Vec<f32> {
+pub(crate) fn inverse_deviation(variance: &[f32], eps: f64) -> Vec<f32> {
     variance.iter().map(|variance| 1.0 / (variance + eps as f32).sqrt()).collect()
 }
 

@@ -18,6 +18,7 @@ mod residual;
 pub use activation::{gelu, glu};
 pub use attention::{AttentionShape, attention};
 pub use batch_norm::{batch_norm_gelu_evaluate, batch_norm_gelu_train};
+pub(crate) use batch_norm::{inverse_deviation, minibatch_moments};
 pub use depthwise::depthwise;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
