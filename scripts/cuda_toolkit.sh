@@ -57,6 +57,28 @@ if [ ! -e "$stubs/libcuda.so" ]; then
     ln -sfn ../libcuda.so "$stubs/start/libcuda.so.1"
 fi
 
+# candle-kernels spends nine tenths of its build on kernels for quantised models, which nothing here calls: this compiler
+# makes functions of them that end the program, and hands everything else on. Without NVCC in the environment they are built.
+lean="$folder/lean"
+mkdir -p "$lean/bin"
+ln -sfn "$root/include" "$lean/include"
+ln -sfn "$root/lib" "$lean/lib64"
+cat > "$lean/bin/nvcc" <<EOF
+#!/usr/bin/env bash
+source=\${!#}
+case " \$* " in *" -c "*) compiles=1 ;; *) compiles= ;; esac
+case "\$compiles\$(basename "\$source")" in
+    1moe_*.cu | 1mmq_*.cu | 1mmvq_*.cu) ;;
+    *) exec "$root/bin/nvcc" "\$@" ;;
+esac
+while [ "\$1" != -o ]; do shift; done
+{
+    echo 'void abort(void);'
+    sed -nE 's/^ *pub fn ([a-z_A-Z0-9]+)\(.*/__attribute__((weak)) void \1(void) { abort(); }/p' src/ffi.rs
+} | cc -w -c -fPIC -x c -o "\$2" -
+EOF
+chmod +x "$lean/bin/nvcc"
+
 driver=$( (ldconfig -p 2>/dev/null || /sbin/ldconfig -p) | awk '/libcuda\.so\.1 /{print $NF; exit}' || true)
 capability=${CUDA_COMPUTE_CAP:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d . || true)}
 run_path="$root/lib:$nccl"
@@ -66,6 +88,7 @@ if [ -z "$driver" ]; then
 fi
 for variable in CUDA_HOME CUDA_PATH CUDA_ROOT CUDA_TOOLKIT_ROOT_DIR; do echo "export $variable=\"$root\""; done
 cat <<EOF
+export NVCC="$lean/bin/nvcc"
 export CUDA_COMPUTE_CAP="${capability:-80}"
 export PATH="$root/bin:\$PATH"
 export LIBRARY_PATH="$stubs:$nccl\${LIBRARY_PATH:+:\$LIBRARY_PATH}"

@@ -23,6 +23,11 @@
 mod config;
 mod conformer;
 mod convolution;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(test)]
+#[path = "cuda/on_host.rs"]
+mod cuda_on_host;
 mod error;
 mod feed_forward;
 mod fused;
@@ -40,6 +45,8 @@ mod weights;
 
 pub use config::{ConformerConfig, MaskedModelConfig, Norm, PositionEncoding, Size};
 pub use conformer::Conformer;
+#[cfg(feature = "cuda")]
+pub use cuda::use_cuda_kernels;
 pub use error::ModelError;
 pub use masked_model::{Encoder, EncoderTape, MaskedModel, bare_conformer};
 pub use masking::{MaskMethod, Masking};

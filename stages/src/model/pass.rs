@@ -72,6 +72,13 @@ impl Dropout {
         Self { first_row: self.first_example * rows as u64, ..self }
     }
 
+    /// What [`Dropout::row`] and [`Factors::at`] compute from: key of the stream, first row, threshold, scale.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn words(self) -> (u64, u64, u32, f32) {
+        let Factors { threshold, scale, .. } = self.row(0);
+        (self.stream.key(), self.first_row, threshold, scale)
+    }
+
     /// Factors of one row.
     #[inline(always)]
     pub(crate) fn row(self, row: usize) -> Factors {

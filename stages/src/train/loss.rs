@@ -1,5 +1,7 @@
 //! The loss of masked positions, with the gradient of the head.
 
+#[cfg(feature = "cuda")]
+use crate::model::cuda;
 use crate::model::kernel::cross_entropy::{Totals, cross_entropy};
 use crate::model::kernel::storage::slice_mut;
 use crate::model::{Form, op};
@@ -151,6 +153,13 @@ impl InplaceOp1 for CrossEntropy<'_> {
 /// The same of candle's operations, for any device.
 fn composed(logits: &Tensor, targets: &Tensor, scale: f64) -> Result<(Totals, Tensor)> {
     let targets = targets.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if cuda::serve(logits) {
+        let (loss, correct) = cuda::cross_entropy(logits, &targets, scale)?;
+        let correct = correct.reshape(targets.shape())?.sum(0)?.to_vec1::<f32>()?;
+        let loss = f64::from(loss.sum_all()?.to_scalar::<f32>()?);
+        return Ok((Totals { loss, correct: correct.iter().map(|c| *c as u64).collect() }, logits.clone()));
+    }
     let index = targets.unsqueeze(2)?;
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
     let exponentials = shifted.exp()?;

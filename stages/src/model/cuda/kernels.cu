@@ -4,8 +4,8 @@
 // memory in a fixed order, sums over rows through partial sums of fixed pieces of rows, so that results repeat bit by bit.
 // The block size is a power of two and at most 256.
 //
-// The same file is compiled as C++ for the host by `tests/cuda_kernels_on_host.rs`, which defines HOST and emulates a
-// block with threads, to check the arithmetic where there is no GPU.
+// `host.cpp` compiles this file for the CPU, where it defines HOST and emulates a block by threads, so that tests check
+// the arithmetic without a GPU.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -194,7 +194,7 @@ KERNEL cross_entropy(float *logits, const u32 *targets, float *loss, float *corr
     u64 row = blockIdx.x;
     u32 target = targets[row];
     logits += row * codes;
-    float top = -INFINITY;
+    float top = -3.402823466e38f;
     u32 place = 0;
     for (u32 c = threadIdx.x; c < codes; c += blockDim.x) {
         if (logits[c] > top) {

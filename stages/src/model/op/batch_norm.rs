@@ -1,5 +1,7 @@
 //! Batch normalisation over all positions of all examples, followed by GELU.
 
+#[cfg(feature = "cuda")]
+use super::super::cuda;
 use super::super::kernel::maths::{fma, gelu as gelu_at, gelu_slope};
 use super::super::kernel::rows::{map_and_sum_rows, map_rows, sum_rows};
 use super::super::kernel::storage::{slice, values};
@@ -17,6 +19,10 @@ pub fn batch_norm_gelu_train(
     eps: f64,
     form: Form,
 ) -> Result<(Tensor, BatchStatistics)> {
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        return cuda::batch_norm_gelu_train(x, weight, bias, eps);
+    }
     let channels = weight.elem_count();
     let count = x.elem_count() / channels;
     match form {

@@ -6,7 +6,7 @@ use candle_core::{
 use std::sync::{Mutex, PoisonError};
 
 /// A copy of what a tensor holds.
-pub(super) fn storage_of(tensor: &Tensor) -> Result<Storage> {
+pub(in crate::model) fn storage_of(tensor: &Tensor) -> Result<Storage> {
     let tensor = tensor.force_contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     storage.try_clone(layout)
@@ -15,7 +15,7 @@ pub(super) fn storage_of(tensor: &Tensor) -> Result<Storage> {
 /// `output`, of this `shape`, as the result of an operation on `inputs`, of which there are one to three.
 ///
 /// `backward` is handed the inputs and the gradient of the result, and gives those of the inputs.
-pub(super) fn given(
+pub(in crate::model) fn given(
     name: &'static str,
     inputs: &[&Tensor],
     output: Storage,

@@ -10,7 +10,7 @@ mod attention;
 mod attention_in_pieces;
 mod batch_norm;
 mod depthwise;
-mod given;
+pub(super) mod given;
 mod layer_norm;
 mod linear;
 mod residual;
