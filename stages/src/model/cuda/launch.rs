@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
-use candle_core::{CudaDevice, CudaStorage, DType, Error, Result, Storage, Tensor, bail};
+use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, Storage, StorageRef, Tensor, bail};
 use std::sync::OnceLock;
 
 const SOURCE: &str = include_str!("kernels.cu");
@@ -86,12 +86,11 @@ pub(super) fn launch(device: &CudaDevice, name: &str, grid: Grid, args: &[Arg<'_
     let held: Vec<_> = args
         .iter()
         .map(|arg| match arg {
-            Arg::Tensor(tensor) => Some((tensor, tensor.storage_and_layout())),
+            Arg::Tensor(tensor) => Some((*tensor, tensor.storage_and_layout())),
             _ => None,
         })
         .collect();
-    let view = |held: &'_ _| -> Result<View<'_>> { view_of(name, held) };
-    let views = held.iter().map(view).collect::<Result<Vec<_>>>()?;
+    let views = held.iter().map(|held| view_of(name, held)).collect::<Result<Vec<_>>>()?;
     let mut builder = function.builder();
     for (arg, view) in args.iter().zip(&views) {
         match (arg, view) {
@@ -116,9 +115,10 @@ pub(super) fn launch(device: &CudaDevice, name: &str, grid: Grid, args: &[Arg<'_
     Ok(())
 }
 
-type Held<'a> = Option<(&'a &'a Tensor, (std::sync::RwLockReadGuard<'a, Storage>, &'a candle_core::Layout))>;
+/// A tensor that stays locked for reading until the launch is queued.
+type Held<'a> = Option<(&'a Tensor, (StorageRef<'a>, &'a Layout))>;
 
-fn view_of<'a>(name: &str, held: &'a Held<'_>) -> Result<View<'a>> {
+fn view_of<'a>(name: &str, held: &'a Held<'a>) -> Result<View<'a>> {
     let Some((tensor, (storage, layout))) = held else { return Ok(View::None) };
     let (Some((start, end)), Storage::Cuda(storage)) = (layout.contiguous_offsets(), &**storage) else {
         bail!("{name}: a tensor is not contiguous, or not on the GPU")
