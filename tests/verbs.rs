@@ -152,3 +152,34 @@ fn a_reader_that_goes_away_is_no_error() {
     child.stderr.take().expect("stderr").read_to_string(&mut err).expect("UTF-8");
     assert!(child.wait().expect("ends").success() && err.is_empty(), "{err}");
 }
+
+#[test]
+fn doctor_looks_at_the_machine_and_at_what_a_graph_needs() {
+    let (status, out, err) = outcome(&["doctor", RIGHT]);
+    assert_eq!((status, err.as_str()), (0, ""), "{out}");
+    for line in ["build ", "processor ", "memory ", "open files ", "run folder ", "cuda toolkit ", "models run on "] {
+        assert!(out.lines().any(|found| found[9..].starts_with(line)), "no `{line}` in\n{out}");
+    }
+    let found = json(&["doctor", "--json"]);
+    let checks = found["checks"].as_array().expect("checks");
+    assert!(checks.iter().all(|check| check["name"].is_string() && check["found"].is_string()));
+    assert!(checks.iter().filter(|check| check["state"] != "ok").all(|check| check["advice"].is_string()), "{found}");
+}
+
+#[test]
+fn a_gpu_that_cannot_be_used_is_explained_with_status_5() {
+    // The highest number: no machine has it, and most builds have no GPU support at all.
+    let (status, out, _) = outcome(&["doctor", "--device", "cuda:4096"]);
+    assert_eq!(status, 5, "{out}");
+    assert!(out.contains("not cuda:4096"), "{out}");
+    assert_eq!(outcome(&["doctor", "--device", "cpu"]).0, 0);
+    let (status, _, err) = outcome(&["doctor", "--device", "gpu"]);
+    assert_eq!(status, 2);
+    assert!(err.contains("the first GPU is `cuda:0`"), "{err}");
+    let (status, out, err) = outcome(&["run", RIGHT, "--set", "resources.device=cuda:4096"]);
+    assert_eq!((status, out.as_str()), (5, ""));
+    assert!(err.contains("wants cuda:4096") && err.contains("or use `device: cpu`"), "{err}");
+    if !cfg!(feature = "cuda") {
+        assert!(err.contains("built without GPU support") && err.contains("--features cuda"), "{err}");
+    }
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::inspect::Filter;
+use crate::resources::Device;
 
 /// Music representation learning as a declarative streaming dataflow.
 #[derive(Debug, Parser)]
@@ -36,6 +37,8 @@ pub enum Command {
     Report(ReportArgs),
     /// List the stages, or describe one.
     Stages(StagesArgs),
+    /// Look at this machine: what a run could use, what is missing, and what to do about it.
+    Doctor(DoctorArgs),
     /// Print the JSON Schema of graph files, for editors.
     Schema,
 }
@@ -251,6 +254,26 @@ pub struct StagesArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// A graph: also look for the files and folders that it needs.
+    pub graph: Option<PathBuf>,
+    /// Change a value of the graph, e.g. `nodes.model.params.steps=100`. Can be given several times.
+    #[arg(long, value_name = "PATH=VALUE", requires = "graph")]
+    pub set: Vec<String>,
+    /// The device that must be usable: `auto`, `cpu` or `cuda:N`. If it is not, the exit status is 5.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<Device>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    Device::parse(text).ok_or_else(|| "expected `auto`, `cpu` or `cuda:N`; the first GPU is `cuda:0`".to_owned())
 }
 
 /// How the program ends.

@@ -22,6 +22,7 @@ pub mod forecast;
 mod grammar;
 pub mod graph;
 pub mod hub;
+mod machine;
 pub mod metrics;
 mod overrides;
 mod params;

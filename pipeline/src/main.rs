@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => commands::embed::embed(args, &registry),
         Command::Report(args) => commands::report::report(args),
         Command::Stages(args) => commands::stages::stages(args, &registry),
+        Command::Doctor(args) => commands::doctor::doctor(args, &registry),
         Command::Schema => commands::schema::schema(&registry),
     };
     exit.into()

@@ -205,6 +205,13 @@ impl Reporter {
         if std::io::stderr().is_terminal() { Self::Bars } else { Self::Lines }
     }
 
+    /// Says something once, before the run.
+    pub(crate) fn note(self, line: &str) {
+        if self != Self::Silent {
+            eprintln!("{line}");
+        }
+    }
+
     /// Shows a run until the display is dropped.
     pub(crate) fn spawn(self, monitor: Monitor) -> Option<Display> {
         if self == Self::Silent {

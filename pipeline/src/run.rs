@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use omar_stages::seed::derive_named;
 use omar_stages::storage::{self, ShardKey};
 use omar_stages::train::{Collective, Solo};
-use omar_stages::{Scope, StageContext, StageError};
+use omar_stages::{Scope, StageContext, StageError, device};
 
 use crate::cache::Store;
 use crate::catalogue::{Catalogue, Shard, ShardSize};
@@ -54,6 +54,7 @@ pub struct RunOptions {
 /// of the run is lost.
 pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, RunError> {
     let started = Instant::now();
+    check_devices(plan)?;
     let corpus = list(plan, options.limit)?;
     let Some(group) = &options.group else { return in_folder(plan, options, stop, corpus, None, started) };
     let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), options.resume);
@@ -229,12 +230,33 @@ fn description(plan: &Plan, node: &PlanNode) -> storage::Node {
     }
 }
 
-/// The device of a node, by name. This build has no GPU code yet, so `auto` is the CPU.
-fn device(node: &PlanNode) -> String {
-    match node.device {
-        Device::Auto => Device::Cpu.to_string(),
-        chosen => chosen.to_string(),
+/// What `auto` stands for in this run: the first GPU that works, else the CPU, and a line on why. `None` when no node
+/// leaves the choice open.
+fn automatic(plan: &Plan) -> Option<(String, Option<String>)> {
+    let open = |node: &PlanNode| node.device == Device::Auto && node.stage.uses_device();
+    let node = plan.nodes.iter().find(|node| open(node))?;
+    let (chosen, obstacle) = device::automatic();
+    let line = obstacle.map(|error| {
+        // Most programs are built without, and mean to be.
+        let reason = if device::HAS_CUDA { error.to_string() } else { "this build has no GPU support".to_owned() };
+        format!("note: node `{}` runs on the CPU: {reason}; `omar-flow doctor` says more", node.id)
+    });
+    Some((chosen, line))
+}
+
+/// Refuses a plan that names a GPU which cannot be used, before anything is written.
+fn check_devices(plan: &Plan) -> Result<(), RunError> {
+    let mut checked = Vec::new();
+    for node in &plan.nodes {
+        if matches!(node.device, Device::Cuda(_)) && !checked.contains(&node.device) {
+            checked.push(node.device);
+            let opened = device::open(&node.device.to_string());
+            opened.map_err(|error| {
+                RunError::Device(format!("node `{}` wants {}: {error}; or use `device: cpu`", node.id, node.device))
+            })?;
+        }
     }
+    Ok(())
 }
 
 fn execute(
@@ -245,10 +267,9 @@ fn execute(
     (folder, cluster): (Option<&RunFolder>, Option<&Cluster>),
     started: Instant,
 ) -> Result<Summary, RunError> {
-    if let Some(node) = plan.nodes.iter().find(|node| matches!(node.device, Device::Cuda(_))) {
-        let message =
-            format!("node `{}` wants {}: this build has no GPU support; use `device: cpu`", node.id, node.device);
-        return Err(RunError::Device(message));
+    let (automatic, note) = automatic(plan).unwrap_or_else(|| (Device::Cpu.to_string(), None));
+    if let Some(note) = note {
+        options.reporter.note(&note);
     }
     let writes = writes(cluster);
     let exchange = cluster.map(Exchange::start).transpose()?;
@@ -266,7 +287,7 @@ fn execute(
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)).or_else(|| reads.map(|path| path.join(&node.id))),
         resume: options.resume,
-        device: device(node),
+        device: if node.device == Device::Auto { automatic.clone() } else { node.device.to_string() },
         collective: collective(node),
         stopping: stop.flag(),
     }));

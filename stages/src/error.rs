@@ -95,6 +95,9 @@ pub enum StageError {
     /// candle refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
     /// Anything else, in words.
     #[error("{0}")]
     Failed(String),

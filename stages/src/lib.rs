@@ -12,6 +12,7 @@ pub mod codec;
 #[cfg(test)]
 mod collect;
 pub mod corpus;
+pub mod device;
 pub mod dsp;
 pub mod encodec;
 pub mod encoder;

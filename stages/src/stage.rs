@@ -89,6 +89,11 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// Whether its operators compute on [`StageContext::device`].
+    fn uses_device(&self) -> bool {
+        false
+    }
+
     /// Files whose content decides the output (weights, codebooks): they must exist, and their hash is part of the
     /// fingerprint.
     fn files(&self) -> Vec<PathBuf> {
@@ -216,13 +221,7 @@ impl StageContext {
     /// # Errors
     /// When it has no such name or cannot be used.
     pub fn device(&self) -> Result<Device, StageError> {
-        if self.device == "cpu" {
-            return Ok(Device::Cpu);
-        }
-        let Some(index) = self.device.strip_prefix("cuda:").and_then(|index| index.parse().ok()) else {
-            return Err(StageError::Failed(format!("device `{}`: expected `cpu` or `cuda:N`", self.device)));
-        };
-        Ok(Device::new_cuda(index)?)
+        Ok(crate::device::open(&self.device)?)
     }
 
     /// A context for tests and examples: CPU, seed 0, nothing written.

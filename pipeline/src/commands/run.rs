@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use omar_stages::Registry;
+use omar_stages::{Registry, StageError};
 use serde_json::json;
 
 use super::{load, write_json, write_message, write_result};
@@ -101,7 +101,7 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
             }
             exit
         }
-        Err(error @ RunError::Device(_)) => {
+        Err(error @ (RunError::Device(_) | RunError::Stage { source: StageError::Device(_), .. })) => {
             failed(&error.to_string(), graph.json);
             Exit::Device
         }

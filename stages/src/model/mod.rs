@@ -24,6 +24,11 @@ mod config;
 mod conformer;
 mod convolution;
 mod cost;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(test)]
+#[path = "cuda/on_host.rs"]
+mod cuda_on_host;
 mod error;
 mod feed_forward;
 mod fused;
@@ -43,10 +48,12 @@ mod weights;
 pub use config::{ConformerConfig, MaskedModelConfig, Norm, PositionEncoding, Size};
 pub use conformer::Conformer;
 pub use cost::{Cost, Flop, activation_bytes, gemm_rate};
+#[cfg(feature = "cuda")]
+pub use cuda::use_cuda_kernels;
 pub use error::ModelError;
 pub use masked_model::{Encoder, EncoderTape, MaskedModel, bare_conformer};
 pub use masking::{MaskMethod, Masking};
-pub use pass::{Across, BatchStatistics, Dropout, Form, Pass};
+pub use pass::{Across, BatchStatistics, Dropout, Form, Pass, Precision};
 pub use random::Stream;
 pub use rotary::{Angles, rotary_frequencies, sinusoidal_for_qkv};
 pub use tape::{Keep, Ready, Tape};

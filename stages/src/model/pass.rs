@@ -1,7 +1,9 @@
 //! One run of the model over a minibatch: training or evaluation, its dropout, its batch statistics.
 
 use super::random::Stream;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,13 +14,45 @@ pub enum Form {
     Kernels,
     /// By candle's operations, on any device.
     Composed,
+    /// By candle's operations, on any device, with matrix products of bf16 values; everything else, weights and
+    /// gradients included, stays f32.
+    Mixed,
 }
 
 impl Form {
-    /// The faster form that the device has.
+    /// The faster f32 form that the device has.
     pub fn for_device(device: &Device) -> Self {
         if device.is_cpu() { Self::Kernels } else { Self::Composed }
     }
+
+    /// The form that computes on the device with a precision.
+    pub fn for_precision(device: &Device, precision: Precision) -> Self {
+        match precision {
+            Precision::Bf16 => Self::Mixed,
+            Precision::Auto if device.is_cuda() => Self::Mixed,
+            Precision::Auto | Precision::F32 => Self::for_device(device),
+        }
+    }
+
+    /// The type of the factors of matrix products.
+    pub(crate) fn factors(self) -> DType {
+        if self == Self::Mixed { DType::BF16 } else { DType::F32 }
+    }
+}
+
+/// What numbers matrix products are made of. Weights, gradients, norms and losses are f32 whatever it is, so it may change
+/// between a run and its continuation, as when that goes on on another device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// `bf16` on NVIDIA GPUs, `f32` on the CPU.
+    #[default]
+    Auto,
+    /// Single precision.
+    F32,
+    /// 8 bits of precision, with sums in single precision. GPUs have units for it from compute capability 8.0 on; on a CPU
+    /// it is slow and there for tests.
+    Bf16,
 }
 
 /// Dropout at one site of one step. The same element gets the same decision in the forward and backward pass and for
@@ -40,6 +74,13 @@ impl Dropout {
         Self { first_row: self.first_example * rows as u64, ..self }
     }
 
+    /// What [`Dropout::row`] and [`Factors::at`] compute from: key of the stream, first row, threshold, scale.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn words(self) -> (u64, u64, u32, f32) {
+        let Factors { threshold, scale, .. } = self.row(0);
+        (self.stream.key(), self.first_row, threshold, scale)
+    }
+
     /// Factors of one row.
     #[inline(always)]
     pub(crate) fn row(self, row: usize) -> Factors {
@@ -54,25 +95,55 @@ impl Dropout {
 
     /// The factors, zero or `1 / (1 - probability)`, of a tensor whose last dimension is the column.
     ///
-    /// On the CPU they are those of the kernels. Elsewhere the device's own generator draws them, which is seeded at each
-    /// block ([`Pass::seed_device`]): hashing on the host and copying would cost more than the step.
+    /// On the CPU they are those of the kernels; elsewhere another hash of the same key, see [`Dropout::factors_of_rows`].
     pub(crate) fn factors(self, shape: &[usize], device: &Device) -> Result<Tensor> {
-        let scale = 1.0 / (1.0 - self.probability);
-        if !device.is_cpu() {
-            let kept = Tensor::rand(0f32, 1f32, shape, device)?.ge(self.probability)?;
-            return kept.to_dtype(candle_core::DType::F32)? * scale;
-        }
         let columns = shape.last().copied().unwrap_or(1);
         let per_example = shape.iter().skip(1).rev().skip(1).product();
-        let this = self.per_example(per_example);
-        let mut values = vec![0.0f32; shape.iter().product()];
+        let rows: Vec<u64> = (0..(shape.iter().product::<usize>() / columns.max(1)) as u64).collect();
+        self.per_example(per_example).factors_at(&rows, columns, device)?.reshape(shape)
+    }
+}
+
+impl Dropout {
+    /// The factors of some rows, [per example](Dropout::per_example).
+    ///
+    /// # Shapes
+    /// The result is `(rows, columns)`.
+    pub(crate) fn factors_at(self, rows: &[u64], columns: usize, device: &Device) -> Result<Tensor> {
+        if !device.is_cpu() {
+            return self.factors_of_rows(rows, columns, device);
+        }
+        let mut values = vec![0.0f32; rows.len() * columns];
         super::kernel::rows::map_rows(&mut values, columns, |row, out| {
-            let factors = this.row(row);
+            let factors = self.row(rows[row] as usize);
             for (column, value) in out.iter_mut().enumerate() {
                 *value = factors.at(column);
             }
         });
-        Tensor::from_vec(values, shape, device)
+        Tensor::from_vec(values, (rows.len(), columns), device)
+    }
+
+    /// The same from another hash, computed where the factors are used.
+    ///
+    /// Two words per row come from the host; the hash over the columns is made of operations that candle has for `u32`
+    /// on every device: sums, products and divisions by powers of two stand in for shifts and exclusive or.
+    ///
+    /// # Shapes
+    /// The result is `(rows, columns)`.
+    fn factors_of_rows(self, rows: &[u64], columns: usize, device: &Device) -> Result<Tensor> {
+        let words = |half: fn(u64) -> u32| -> Result<Tensor> {
+            let words: Vec<u32> = rows.iter().map(|row| half(self.stream.bits(self.first_row + row))).collect();
+            Tensor::from_vec(words, (rows.len(), 1), device)
+        };
+        let (factor, start) = (words(|bits| bits as u32 | 1)?, words(|bits| (bits >> 32) as u32)?);
+        let steps: Vec<u32> = (1..=columns as u32).map(|column| column.wrapping_mul(0x9e37_79b9)).collect();
+        let one = |value: u32| Tensor::from_vec(vec![value], (1, 1), device);
+        let folded = |x: &Tensor, shift: u32| x + x.broadcast_div(&one(1 << shift)?)?;
+        let x = factor.broadcast_mul(&Tensor::from_vec(steps, (1, columns), device)?)?.broadcast_add(&start)?;
+        let x = folded(&x, 16)?.broadcast_mul(&one(0x7feb_352d)?)?;
+        let x = folded(&x, 15)?.broadcast_mul(&one(0x846c_a68b)?)?;
+        let kept = folded(&x, 16)?.broadcast_ge(&one((self.probability * 4_294_967_296.0) as u32)?)?;
+        kept.to_dtype(DType::F32)? * (1.0 / (1.0 - self.probability))
     }
 }
 
@@ -164,17 +235,6 @@ impl Pass {
         Self { statistics: Vec::new(), across: self.across.clone(), ..*self }
     }
 
-    /// Seeds the device's generator, which draws the dropout there, by the place that the pass has reached: what is
-    /// computed a second time drops the same.
-    pub(crate) fn seed_device(&self, device: &Device) -> Result<()> {
-        match self.dropout {
-            Some(stream) if !device.is_cpu() => {
-                device.set_seed(stream.named("device").at(self.first_example).bits(self.sites))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Whether this is a training run.
     pub fn is_training(&self) -> bool {
         self.dropout.is_some()
@@ -229,6 +289,43 @@ mod tests {
         let whole = draw(Pass::train(Form::Kernels, 1, 1), 4)?;
         let part = draw(Pass::train(Form::Kernels, 1, 1).from_example(2), 2)?;
         assert_eq!(whole.narrow(0, 2, 2)?.flatten_all()?.to_vec1::<f32>()?, part.flatten_all()?.to_vec1::<f32>()?);
+        Ok(())
+    }
+
+    /// The hash of other devices wraps around, which unoptimised builds of candle refuse on the CPU.
+    #[cfg(not(debug_assertions))]
+    #[test]
+    fn dropout_of_other_devices_keeps_the_share_and_has_no_pattern() -> Result<()> {
+        let (rows, columns) = (600usize, 700usize);
+        for probability in [0.1, 0.5] {
+            let dropout = Pass::train(Form::Composed, 3, 9).dropout(probability).expect("a training pass has dropout");
+            let draw = |rows: &[u64]| dropout.factors_of_rows(rows, columns, &Device::Cpu)?.to_vec2::<f32>();
+            let all: Vec<u64> = (0..rows as u64).collect();
+            let factors = draw(&all)?;
+            assert_eq!(draw(&all[17..19])?, factors[17..19], "rows depend on nothing but their number");
+            let kept: Vec<Vec<bool>> = factors.iter().map(|row| row.iter().map(|f| *f > 0.0).collect()).collect();
+            let share = |count: usize, of: usize| count as f64 / of as f64;
+            let keep = 1.0 - probability;
+            let found = share(kept.iter().flatten().filter(|kept| **kept).count(), rows * columns);
+            assert!((found - keep).abs() < 3e-3, "{found} of {keep}");
+            // Pairs of elements, along rows and columns and across: kept together as often as independent ones are.
+            for (down, right) in [(0, 1), (0, 2), (1, 0), (2, 0), (1, 1), (7, 0), (0, 64), (64, 3)] {
+                let pairs = (0..rows - down).flat_map(|r| (0..columns - right).map(move |c| (r, c)));
+                let both = pairs.filter(|(r, c)| kept[*r][*c] && kept[r + down][c + right]).count();
+                let found = share(both, (rows - down) * (columns - right));
+                assert!((found - keep * keep).abs() < 4e-3, "offset {down}, {right}: {found}");
+            }
+            // Rows and columns differ in how much they keep as much as chance has it.
+            let spread = |counts: Vec<usize>, of: usize| {
+                let mean = keep * of as f64;
+                counts.iter().map(|n| (*n as f64 - mean).powi(2)).sum::<f64>()
+                    / counts.len() as f64
+                    / (mean * probability)
+            };
+            let by_row = spread(kept.iter().map(|row| row.iter().filter(|k| **k).count()).collect(), columns);
+            let by_column = spread((0..columns).map(|c| kept.iter().filter(|row| row[c]).count()).collect(), rows);
+            assert!((0.7..1.4).contains(&by_row) && (0.7..1.4).contains(&by_column), "{by_row} {by_column}");
+        }
         Ok(())
     }
 

@@ -25,6 +25,12 @@ impl Stream {
         Self(seed::derive(self.0, &[key]))
     }
 
+    /// What tells it from others: with an index, [`seed::at`] gives its bits.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn key(self) -> u64 {
+        self.0
+    }
+
     /// 64 random bits.
     pub fn bits(self, index: u64) -> u64 {
         seed::at(self.0, index)

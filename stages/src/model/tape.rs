@@ -60,7 +60,6 @@ impl Graphs {
         pass: &mut Pass,
         forward: impl Fn(&Tensor, &mut Pass) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        pass.seed_device(x.device())?;
         let before = pass.again();
         let input = Var::from_tensor(x)?;
         match self.keep {
@@ -91,10 +90,7 @@ impl Graphs {
         };
         let output = match output {
             Ok(output) => output,
-            Err(mut pass) => {
-                pass.seed_device(input.device())?;
-                forward(&input, &mut pass)?
-            }
+            Err(mut pass) => forward(&input, &mut pass)?,
         };
         // A scalar whose derivative by the output is `grad`.
         let mut store = (&output * grad)?.sum_all()?.backward()?;

@@ -93,6 +93,10 @@ impl Stage for Features {
         self.schema.clone()
     }
 
+    fn uses_device(&self) -> bool {
+        self.views.iter().any(|view| matches!(view, ViewConfig::Encodec(_)))
+    }
+
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         if planned.is_empty() {

@@ -32,7 +32,7 @@ use crate::error::{BindError, StageError};
 use crate::estimate::{Estimate, Memory};
 use crate::model::{
     ConformerConfig, Cost, Flop, Keep, MaskMethod, MaskedModelConfig, Masking, ModelError, Norm, PositionEncoding,
-    Size, activation_bytes,
+    Precision, Size, activation_bytes,
 };
 use crate::stage::{Inputs, Operator, Scope, Stage, StageContext, StageKind};
 use crate::train::{OptimizerConfig, TrainError, TrainerConfig};
@@ -69,6 +69,9 @@ pub struct PretrainParams {
     /// Time after which training ends with a checkpoint, as if interrupted: `--resume` goes on. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_time: Option<Duration>,
+    /// What numbers matrix products are made of. May change when a run continues.
+    #[serde(default, skip_serializing_if = "is_automatic")]
+    pub precision: Precision,
     /// What is masked, and how.
     #[serde(default)]
     pub mask: MaskParams,
@@ -188,6 +191,10 @@ impl Default for ValidParams {
     fn default() -> Self {
         Self { every: 500, crops: 64, patience: None }
     }
+}
+
+fn is_automatic(precision: &Precision) -> bool {
+    *precision == Precision::Auto
 }
 
 fn default_size() -> Size {
@@ -345,6 +352,10 @@ impl StageKind for Pretrain {
 impl Stage for Pretrain {
     fn output(&self) -> SchemaRef {
         self.plan.output.clone()
+    }
+
+    fn uses_device(&self) -> bool {
+        true
     }
 
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {

@@ -1,6 +1,8 @@
 //! AdamW (Loshchilov and Hutter, 2019) as PyTorch computes it, its moments being named tensors.
 
 use crate::model::Weights;
+#[cfg(feature = "cuda")]
+use crate::model::cuda;
 use crate::model::kernel::maths::{fma, sum_of_squares, vectorized};
 use crate::model::kernel::storage::{slice, slice_mut, values};
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, Var};
@@ -201,6 +203,11 @@ impl Update {
     /// The same of candle's operations.
     fn device(&self, var: &Var, gradient: &Tensor, m: &mut Tensor, v: &mut Tensor) -> Result<()> {
         let [beta1, beta2] = self.betas;
+        #[cfg(feature = "cuda")]
+        if cuda::serve(gradient) {
+            let constants = [self.scale, self.decay, self.rate, self.root, self.eps];
+            return cuda::adamw(var, &gradient.contiguous()?, m, v, constants, self.betas);
+        }
         let gradient = (gradient * self.scale)?;
         *m = ((&*m * beta1)? + (&gradient * (1.0 - beta1))?)?;
         *v = ((&*v * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;

@@ -7,6 +7,8 @@
 //! All ranks call the same operations in the same order; there are no tags. Sums are taken in the order of the ranks,
 //! whatever arrives first, so that a run repeats bit by bit and all ranks hold the same bits.
 
+#[cfg(feature = "nccl")]
+mod nccl;
 mod threads;
 
 use crate::model::Across;
@@ -15,6 +17,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use thiserror::Error;
 
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use threads::threads;
 
 /// The ranks of one training run, seen from one of them.

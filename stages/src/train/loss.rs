@@ -1,5 +1,7 @@
 //! The loss of masked positions, with the gradient of the head.
 
+#[cfg(feature = "cuda")]
+use crate::model::cuda;
 use crate::model::kernel::cross_entropy::{Totals, cross_entropy};
 use crate::model::kernel::gemm::{Into, Matrix, multiply};
 use crate::model::kernel::rows::{map_rows, sum_rows};
@@ -83,7 +85,7 @@ pub fn head_loss(
     };
     let (totals, gradients) = match form {
         Form::Kernels => head.by_kernels(&hidden.contiguous()?, &host_targets)?,
-        Form::Composed => head.composed(&hidden, targets)?,
+        Form::Composed | Form::Mixed => head.composed(&hidden, targets, form)?,
     };
     let gradients = match gradients {
         None => None,
@@ -156,7 +158,7 @@ impl Head {
     }
 
     /// The same of candle's operations, for any device.
-    fn composed(&self, hidden: &Tensor, targets: &Tensor) -> Result<(Totals, Option<Parts>)> {
+    fn composed(&self, hidden: &Tensor, targets: &Tensor, form: Form) -> Result<(Totals, Option<Parts>)> {
         let (outputs, _) = self.weight.dims2()?;
         let (rows, streams) = targets.dims2()?;
         let mut totals = Totals { loss: 0.0, correct: vec![0; streams] };
@@ -165,14 +167,17 @@ impl Head {
         for start in (0..rows).step_by(piece) {
             let n = piece.min(rows - start);
             let x = hidden.narrow(0, start, n)?.contiguous()?;
-            let logits = op::linear(&x, &self.weight, Some(&self.bias), Form::Composed)?;
+            let logits = op::linear(&x, &self.weight, Some(&self.bias), form)?;
             let logits = logits.reshape((n, streams, outputs / streams))?;
             let (part, slopes) = composed(&logits, &targets.narrow(0, start, n)?, self.scale)?;
             totals.add(&part);
             if self.with_gradients {
                 let slopes = slopes.reshape((n, outputs))?;
-                d_hidden.push(slopes.matmul(&self.weight)?);
-                let part = (slopes.t()?.matmul(&x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
+                let product = |a: &Tensor, b: &Tensor| {
+                    a.to_dtype(form.factors())?.matmul(&b.to_dtype(form.factors())?)?.to_dtype(DType::F32)
+                };
+                d_hidden.push(product(&slopes, &self.weight)?);
+                let part = (product(&slopes.t()?, &x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
                 sums = Some(match sums {
                     None => part,
                     Some((weight, bias)) => ((weight + part.0)?, (bias + part.1)?),
@@ -190,6 +195,13 @@ impl Head {
 /// Totals and the gradient of logits `(rows, streams, codebook_size)`.
 fn composed(logits: &Tensor, targets: &Tensor, scale: f64) -> Result<(Totals, Tensor)> {
     let targets = targets.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if cuda::serve(logits) {
+        let (loss, correct) = cuda::cross_entropy(logits, &targets, scale)?;
+        let correct = correct.reshape(targets.shape())?.sum(0)?.to_vec1::<f32>()?;
+        let loss = f64::from(loss.sum_all()?.to_scalar::<f32>()?);
+        return Ok((Totals { loss, correct: correct.iter().map(|c| *c as u64).collect() }, logits.clone()));
+    }
     let index = targets.unsqueeze(2)?;
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
     let exponentials = shifted.exp()?;

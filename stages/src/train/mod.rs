@@ -41,6 +41,8 @@ mod trainer;
 
 pub use adamw::{AdamW, AdamWConfig, Gradients, Groups, first_not_finite, global_norm};
 pub use checkpoint::{Checkpoint, State, latest, prune};
+#[cfg(feature = "nccl")]
+pub use collective::Nccl;
 pub use collective::{Collective, CollectiveError, Pending, Solo, threads};
 pub use error::TrainError;
 pub use loss::{HeadGradients, HeadLoss, head_loss};

@@ -18,7 +18,7 @@ use super::adamw::{AdamW, first_not_finite, global_norm};
 use super::collective::{Collective, Sharers, Solo};
 use super::error::TrainError;
 use super::loss::{HeadLoss, head_loss};
-use crate::model::{BatchStatistics, Form, Keep, MaskedModel, Pass, Source, Stream};
+use crate::model::{BatchStatistics, Form, Keep, MaskedModel, Pass, Precision, Source, Stream};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -76,6 +76,12 @@ impl Trainer {
     #[must_use]
     pub fn among(self, collective: Arc<dyn Collective>) -> Self {
         Self { collective, ..self }
+    }
+
+    /// This trainer with matrix products of a precision, instead of what the device does best in f32.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { form: Form::for_precision(&self.device, precision), ..self }
     }
 
     /// The model as it is now.

@@ -1,5 +1,7 @@
 //! Activations: GELU with dropout, and the gated linear unit.
 
+#[cfg(feature = "cuda")]
+use super::super::cuda;
 use super::super::kernel::maths::{gelu as gelu_at, gelu_slope, sigmoid};
 use super::super::kernel::rows::map_rows;
 use super::super::kernel::storage::{slice, values};
@@ -11,9 +13,13 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 /// # Shapes
 /// Any; the result is as `x`.
 pub fn gelu(x: &Tensor, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        return cuda::gelu(x, super::over(drop, x));
+    }
     match form {
         Form::Kernels => x.contiguous()?.apply_op1(Gelu { drop: super::over(drop, x) }),
-        Form::Composed => super::dropout(&x.gelu_erf()?, drop, form),
+        Form::Composed | Form::Mixed => super::dropout(&x.gelu_erf()?, drop, form),
     }
 }
 
@@ -66,9 +72,13 @@ impl CustomOp1 for Gelu {
 /// # Shapes
 /// `x (.., 2 channels)`; the result is `(.., channels)`.
 pub fn glu(x: &Tensor, form: Form) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        return cuda::glu(x);
+    }
     match form {
         Form::Kernels => x.contiguous()?.apply_op1(Glu),
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let channels = x.dim(D::Minus1)? / 2;
             let (value, gate) = (x.narrow(D::Minus1, 0, channels)?, x.narrow(D::Minus1, channels, channels)?);
             // 1 / (1 + e^-gate): candle-nn's sigmoid would do, but this needs no second crate.

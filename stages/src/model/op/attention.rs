@@ -5,8 +5,11 @@ use super::super::kernel::pool::Pool;
 use super::super::kernel::storage::{slice, values};
 use super::super::pass::{Dropout, Form};
 use super::super::rotary::Angles;
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Scores that exist at a time in the composed form.
+const SCORES_AT_A_TIME: usize = 1 << 24;
 
 /// What attention is made of, beside its input.
 #[derive(Clone, Debug)]
@@ -29,31 +32,8 @@ pub struct AttentionShape {
 pub fn attention(qkv: &Tensor, shape: AttentionShape, form: Form) -> Result<Tensor> {
     match form {
         Form::Kernels => qkv.contiguous()?.apply_op1(Attention { shape, log_totals: Mutex::default() }),
-        Form::Composed => composed(qkv, &shape),
+        Form::Composed | Form::Mixed => super::attention_in_pieces::attention(qkv, &shape, form, SCORES_AT_A_TIME),
     }
-}
-
-fn composed(qkv: &Tensor, shape: &AttentionShape) -> Result<Tensor> {
-    let (batch, positions, width) = qkv.dims3()?;
-    let (heads, head_dim) = (shape.heads, width / 3 / shape.heads);
-    let parts = qkv.reshape((batch, positions, 3, heads, head_dim))?;
-    let part = |i: usize| parts.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
-    let (mut q, mut k, v) = (part(0)?, part(1)?, part(2)?);
-    if let Some(angles) = &shape.angles {
-        (q, k) = (angles.apply(&q)?, angles.apply(&k)?);
-    }
-    let mut scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (head_dim as f64).sqrt())?;
-    if shape.causal {
-        let hidden: Vec<f32> = (0..positions * positions)
-            .map(|i| if i % positions > i / positions { f32::NEG_INFINITY } else { 0.0 })
-            .collect();
-        scores = scores.broadcast_add(&Tensor::from_vec(hidden, (positions, positions), qkv.device())?)?;
-    }
-    let top = scores.max_keepdim(D::Minus1)?.detach();
-    let weights = scores.broadcast_sub(&top)?.exp()?;
-    let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-    let weights = super::dropout(&weights, shape.drop, Form::Composed)?;
-    weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, positions, width / 3))
 }
 
 struct Attention {

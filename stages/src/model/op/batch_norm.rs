@@ -1,5 +1,7 @@
 //! Batch normalisation over all positions of all examples, followed by GELU.
 
+#[cfg(feature = "cuda")]
+use super::super::cuda;
 use super::super::kernel::maths::{fma, gelu as gelu_at, gelu_slope};
 use super::super::kernel::rows::{map_and_sum_rows, map_rows, sum_rows};
 use super::super::kernel::storage::{slice, values};
@@ -23,6 +25,10 @@ pub fn batch_norm_gelu_train(
     form: Form,
     across: Option<&Arc<dyn Across>>,
 ) -> Result<(Tensor, BatchStatistics)> {
+    #[cfg(feature = "cuda")]
+    if across.is_none() && cuda::serve(x) {
+        return cuda::batch_norm_gelu_train(x, weight, bias, eps);
+    }
     let channels = weight.elem_count();
     match form {
         Form::Kernels => {
@@ -37,7 +43,7 @@ pub fn batch_norm_gelu_train(
             let op = BatchNormGelu { mean, inverse: inverse_deviation(&variance, eps), minibatch };
             Ok((x.apply_op3(weight, bias, op)?, statistics))
         }
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let mut count = x.elem_count() / channels;
             if let Some(across) = across {
                 let mut counts = [count as f64];
@@ -73,7 +79,7 @@ pub fn batch_norm_gelu_evaluate(
             let (mean, inverse) = (values(mean)?.to_vec(), inverse_deviation(&values(variance)?, eps));
             x.contiguous()?.apply_op3(weight, bias, BatchNormGelu { mean, inverse, minibatch: None })
         }
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let normal = x.broadcast_sub(mean)?.broadcast_div(&(variance + eps)?.sqrt()?)?;
             normal.broadcast_mul(weight)?.broadcast_add(bias)?.gelu_erf()
         }

@@ -1,5 +1,7 @@
 //! Depthwise convolution over time, channels last.
 
+#[cfg(feature = "cuda")]
+use super::super::cuda;
 use super::super::kernel::depthwise::{Extents, convolve, pack_taps, taps_gradient};
 use super::super::kernel::rows::sum_rows;
 use super::super::kernel::storage::{slice, values};
@@ -12,9 +14,14 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 /// `x (batch, positions, channels)`, `weight (channels, 1, kernel)` with an odd kernel, `bias (channels)`; the result is
 /// as `x`.
 pub fn depthwise(x: &Tensor, weight: &Tensor, bias: &Tensor, form: Form) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        extents(x.shape(), weight.shape())?;
+        return cuda::depthwise(x, weight, bias);
+    }
     match form {
         Form::Kernels => x.contiguous()?.apply_op3(weight, bias, Depthwise),
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let e = extents(x.shape(), weight.shape())?;
             let padded = x.pad_with_zeros(1, e.kernel / 2, e.kernel / 2)?;
             let taps = weight.reshape((e.channels, e.kernel))?;

@@ -1,5 +1,7 @@
 //! Layer normalisation over the last dimension.
 
+#[cfg(feature = "cuda")]
+use super::super::cuda;
 use super::super::kernel::maths::{dot_centred, fma, moments, sum};
 use super::super::kernel::rows::{map_and_sum_rows, map_rows};
 use super::super::kernel::storage::{slice, values};
@@ -11,9 +13,13 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 /// # Shapes
 /// `x (.., channels)`, `weight` and `bias (channels)`; the result is as `x`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, form: Form) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        return cuda::layer_norm(x, weight, bias, eps);
+    }
     match form {
         Form::Kernels => x.contiguous()?.apply_op3(weight, bias, LayerNorm { eps: eps as f32 }),
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
             let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
             let normal = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;

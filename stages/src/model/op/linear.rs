@@ -4,7 +4,7 @@ use super::super::kernel::rows::{map_rows, sum_rows};
 use super::super::kernel::storage::{slice, values};
 use super::super::pass::Form;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 /// `x w^T + b` over the last dimension of `x`. A pointwise convolution is the same map: its weight may keep its third
 /// dimension of one.
@@ -17,7 +17,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, form: Form) ->
     match (form, bias) {
         (Form::Kernels, Some(bias)) => x.apply_op3(weight, bias, Linear),
         (Form::Kernels, None) => x.apply_op2(weight, Linear),
-        (Form::Composed, _) => {
+        (Form::Composed | Form::Mixed, _) => {
             let (inputs, outputs) = (weight.dim(1)?, weight.dim(0)?);
             let mut shape = x.dims().to_vec();
             let rows = x.elem_count() / inputs;
@@ -25,7 +25,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, form: Form) ->
                 *last = outputs;
             }
             // Two dimensions, so that candle's batched product with its wrong arms is never reached.
-            let y = x.reshape((rows, inputs))?.matmul(&weight.reshape((outputs, inputs))?.t()?)?;
+            let factor = |t: &Tensor| t.to_dtype(form.factors());
+            let y = factor(&x.reshape((rows, inputs))?)?.matmul(&factor(&weight.reshape((outputs, inputs))?)?.t()?)?;
+            let y = y.to_dtype(DType::F32)?;
             let y = if let Some(bias) = bias { y.broadcast_add(bias)? } else { y };
             y.reshape(shape)
         }

@@ -7,8 +7,10 @@
 
 mod activation;
 mod attention;
+mod attention_in_pieces;
 mod batch_norm;
 mod depthwise;
+pub(super) mod given;
 mod layer_norm;
 mod linear;
 mod residual;

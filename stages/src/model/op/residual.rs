@@ -1,5 +1,7 @@
 //! Dropout, and the residual sum that most often follows it.
 
+#[cfg(feature = "cuda")]
+use super::super::cuda;
 use super::super::kernel::maths::fma;
 use super::super::kernel::rows::map_rows;
 use super::super::kernel::storage::{slice, values};
@@ -12,9 +14,13 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 /// Any; the result is as `x`.
 pub fn dropout(x: &Tensor, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
     let Some(drop) = drop else { return Ok(x.clone()) };
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        return cuda::dropout(x, drop.per_example(super::rows_per_example(x)));
+    }
     match form {
         Form::Kernels => x.contiguous()?.apply_op1(Drop { drop: drop.per_example(super::rows_per_example(x)) }),
-        Form::Composed => x * drop.factors(x.dims(), x.device())?,
+        Form::Composed | Form::Mixed => x * drop.factors(x.dims(), x.device())?,
     }
 }
 
@@ -56,12 +62,16 @@ impl CustomOp1 for Drop {
 /// # Shapes
 /// `x` and `y` alike, and so is the result.
 pub fn residual(x: &Tensor, y: &Tensor, alpha: f64, factor: f64, drop: Option<Dropout>, form: Form) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::serve(x) {
+        return cuda::residual(x, y, alpha, factor, super::over(drop, x));
+    }
     match form {
         Form::Kernels => {
             let op = Residual { alpha: alpha as f32, factor: factor as f32, drop: super::over(drop, x) };
             x.contiguous()?.apply_op2(&y.contiguous()?, op)
         }
-        Form::Composed => {
+        Form::Composed | Form::Mixed => {
             let y = (dropout(y, drop, form)? * factor)?;
             if alpha == 1.0 { x + y } else { (x * alpha)? + y }
         }

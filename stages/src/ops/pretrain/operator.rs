@@ -77,7 +77,7 @@ impl From<TrainError> for StageError {
 impl Pretrainer {
     pub(super) fn start(plan: Arc<Plan>, context: &StageContext) -> Result<Self, StageError> {
         let trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
-        let mut trainer = trainer.among(context.collective.clone());
+        let mut trainer = trainer.among(context.collective.clone()).with_precision(plan.params.precision);
         let mut valid = ValidSet::new(plan.params.valid.crops);
         let mut cursor = Cursor::default();
         let mut saved_step = None;
