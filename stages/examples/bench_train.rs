@@ -5,6 +5,8 @@
 //! Keys: `dim` 256, `layers` 4, `heads` 4, `positions` 750, `minibatch` 4, `dropout` 0.2, `codes` 7776,
 //! `accumulate` 1, `recompute` 0.
 //!
+//! `bench_train optimizer [KEY=VALUE..]` times updates of all weights alone, in turn with candle-nn's AdamW.
+//!
 //! `bench_train serve [KEY=VALUE..]` takes a step for every line of its input and answers with milliseconds of wall time,
 //! of processor time, and the peak of resident memory in MB so far. `benches/peers/train.py` uses it.
 
@@ -15,10 +17,13 @@ use std::error::Error;
 use std::io::Write;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{Optimizer, ParamsAdamW};
 use omar_stages::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, Norm};
 use omar_stages::seed::Random;
-use omar_stages::train::{CropKey, Minibatch, OptimizerConfig, Trainer, TrainerConfig};
+use omar_stages::train::{
+    AdamW, AdamWConfig, CropKey, Gradients, Groups, Minibatch, OptimizerConfig, Trainer, TrainerConfig,
+};
 
 /// As the program has it: large buffers come and go with every step.
 #[global_allocator]
@@ -39,7 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .collect::<Result<_, _>>()?;
     let bench = Bench::new(&settings)?;
-    if mode == "serve" { serve(bench) } else { report(bench, mode.parse()?) }
+    match mode.as_str() {
+        "serve" => serve(bench),
+        "optimizer" => optimizer(&bench),
+        steps => report(bench, steps.parse()?),
+    }
 }
 
 /// A trainer and the minibatch that it sees again and again.
@@ -107,6 +116,36 @@ fn report(mut bench: Bench, steps: usize) -> Result<(), Box<dyn Error>> {
     }
     println!("step: {:.0} ms, {:.0} ms of processor time", median(&mut walls), median(&mut cpus));
     println!("matrix product: {:.0} GFLOP/s; memory: {:.0} MB", median(&mut rates), resident_mb("VmHWM"));
+    Ok(())
+}
+
+/// Our update of all weights against candle-nn's, in turn.
+fn optimizer(bench: &Bench) -> Result<(), Box<dyn Error>> {
+    let weights = bench.trainer.model().weights();
+    let config = AdamWConfig { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 };
+    let mut ours = AdamW::new(config, weights, &Groups::none())?;
+    let vars: Vec<Var> = weights.parameters().values().cloned().collect();
+    let params = ParamsAdamW { lr: 1e-4, weight_decay: 1e-2, ..ParamsAdamW::default() };
+    let mut theirs = candle_nn::AdamW::new(vars.clone(), params)?;
+    // Each weight is its own gradient.
+    let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+    for var in &vars {
+        loss = (loss + (var.as_tensor() * var.as_detached_tensor())?.sum_all()?)?;
+    }
+    let store = loss.backward()?;
+    let gradients: Gradients =
+        weights.parameters().iter().filter_map(|(name, var)| Some((name.clone(), store.get(var)?.clone()))).collect();
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..15 {
+        let start = Instant::now();
+        ours.step(weights, &gradients, 1e-4, 1.0)?;
+        times[0].push(start.elapsed().as_secs_f64() * 1e3);
+        let start = Instant::now();
+        theirs.step(&store)?;
+        times[1].push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let [ours, theirs] = times.map(|mut times| median(&mut times));
+    println!("{} weights: {ours:.1} ms, candle-nn {theirs:.1} ms, {:.1} x", weights.count(), theirs / ours);
     Ok(())
 }
 

@@ -246,6 +246,10 @@ impl InplaceOp2 for InPlace<'_> {
         let (p, g) = (slice_mut(s1, l1)?, slice(s2, l2)?);
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         let (m, v) = &mut *moments;
+        if p.len() <= PIECE {
+            vectorized(|| self.update.piece(p, g, m, v));
+            return Ok(());
+        }
         let pieces =
             p.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE)).zip(m.par_chunks_mut(PIECE)).zip(v.par_chunks_mut(PIECE));
         pieces.for_each(|(((p, g), m), v)| vectorized(|| self.update.piece(p, g, m, v)));

@@ -3,14 +3,15 @@
 #[cfg(feature = "cuda")]
 use crate::model::cuda;
 use crate::model::kernel::cross_entropy::{Totals, cross_entropy};
-use crate::model::kernel::storage::slice_mut;
+use crate::model::kernel::gemm::{Into, Matrix, multiply};
+use crate::model::kernel::rows::{map_rows, sum_rows};
+use crate::model::kernel::storage::values;
 use crate::model::{Form, op};
-use candle_core::{CpuStorage, D, DType, InplaceOp1, Layout, Result, Tensor, bail};
-use std::sync::{Mutex, PoisonError};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 /// Logits that exist at a time. Rows are taken in fixed pieces of about this many values, which bounds memory and keeps
 /// the order of additions.
-const LOGITS_AT_A_TIME: usize = 1 << 23;
+const LOGITS_AT_A_TIME: usize = 1 << 21;
 
 /// Loss and accuracy of the masked positions, and where asked the gradients that the head's part of the graph has.
 #[derive(Debug)]
@@ -75,82 +76,123 @@ pub fn head_loss(
     // Stream-major copies: the logits of one (row, stream) then lie side by side.
     let by_stream = |t: &Tensor| t.detach().reshape((codebook_size, streams, ()))?.transpose(0, 1)?.contiguous();
     let from_stream = |t: &Tensor| t.reshape((streams, codebook_size, ()))?.transpose(0, 1)?.contiguous();
-    let (w, b) = (by_stream(weight)?.reshape((outputs, dim))?, by_stream(bias)?.flatten_all()?);
-
-    let scale = 1.0 / (of.unwrap_or(rows) * streams) as f64;
-    let mut totals = Totals { loss: 0.0, correct: vec![0; streams] };
-    let mut hidden_parts = Vec::new();
-    let mut sums: Option<(Tensor, Tensor)> = None;
-    let piece = (LOGITS_AT_A_TIME / outputs).max(64);
-    for start in (0..rows).step_by(piece) {
-        let n = piece.min(rows - start);
-        let x = hidden.narrow(0, start, n)?.contiguous()?;
-        let logits = op::linear(&x, &w, Some(&b), form)?.reshape((n, streams, codebook_size))?;
-        let (part, slopes) = match form {
-            Form::Kernels => {
-                let targets = &host_targets[start * streams..(start + n) * streams];
-                (in_place(&logits, targets, scale)?, logits)
-            }
-            Form::Composed | Form::Mixed => composed(&logits, &targets.narrow(0, start, n)?, scale)?,
-        };
-        totals.loss += part.loss;
-        for (sum, correct) in totals.correct.iter_mut().zip(&part.correct) {
-            *sum += correct;
-        }
-        if of.is_some() {
-            let slopes = slopes.reshape((n, outputs))?;
-            let product = |a: &Tensor, b: &Tensor| {
-                a.to_dtype(form.factors())?.matmul(&b.to_dtype(form.factors())?)?.to_dtype(DType::F32)
-            };
-            hidden_parts.push(product(&slopes, &w)?);
-            let part = (product(&slopes.t()?, &x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
-            sums = Some(match sums {
-                None => part,
-                Some((weight, bias)) => ((weight + part.0)?, (bias + part.1)?),
-            });
-        }
-    }
-    let gradients = match sums {
+    let head = Head {
+        weight: by_stream(weight)?.reshape((outputs, dim))?,
+        bias: by_stream(bias)?.flatten_all()?,
+        streams,
+        scale: 1.0 / (of.unwrap_or(rows) * streams) as f64,
+        with_gradients: of.is_some(),
+    };
+    let (totals, gradients) = match form {
+        Form::Kernels => head.by_kernels(&hidden.contiguous()?, &host_targets)?,
+        Form::Composed | Form::Mixed => head.composed(&hidden, targets, form)?,
+    };
+    let gradients = match gradients {
         None => None,
-        Some((dw, db)) => Some(HeadGradients {
-            hidden: Tensor::cat(&hidden_parts, 0)?,
-            weight: from_stream(&dw)?.reshape((outputs, dim))?,
-            bias: from_stream(&db)?.flatten_all()?,
+        Some((hidden, weight, bias)) => Some(HeadGradients {
+            hidden,
+            weight: from_stream(&weight)?.reshape((outputs, dim))?,
+            bias: from_stream(&bias)?.flatten_all()?,
         }),
     };
-    Ok(HeadLoss { loss: totals.loss * scale, correct: totals.correct, rows, gradients })
+    Ok(HeadLoss { loss: totals.loss * head.scale, correct: totals.correct, rows, gradients })
 }
 
-/// Turns logits `(rows, streams, codebook_size)` into their gradient in place.
-fn in_place(logits: &Tensor, targets: &[u32], scale: f64) -> Result<Totals> {
-    let (_, streams, codebook_size) = logits.dims3()?;
-    let op = CrossEntropy { targets, streams, codebook_size, scale: scale as f32, totals: Mutex::default() };
-    logits.inplace_op1(&op)?;
-    Ok(op.totals.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
+/// Gradients of hidden rows, weight and bias.
+type Parts = (Tensor, Tensor, Tensor);
 
-struct CrossEntropy<'a> {
-    targets: &'a [u32],
+/// The head with its outputs stream after stream.
+struct Head {
+    /// `(streams * codebook_size, dim)`.
+    weight: Tensor,
+    /// `(streams * codebook_size)`.
+    bias: Tensor,
     streams: usize,
-    codebook_size: usize,
-    scale: f32,
-    totals: Mutex<Totals>,
+    scale: f64,
+    with_gradients: bool,
 }
 
-impl InplaceOp1 for CrossEntropy<'_> {
-    fn name(&self) -> &'static str {
-        "cross_entropy"
+impl Head {
+    /// On the CPU: one buffer of logits, turned into their gradient in place, piece after piece.
+    fn by_kernels(&self, hidden: &Tensor, targets: &[u32]) -> Result<(Totals, Option<Parts>)> {
+        let (outputs, dim) = self.weight.dims2()?;
+        let (rows, streams) = (hidden.dim(0)?, self.streams);
+        let (x, weight, bias) = (values(hidden)?, values(&self.weight)?, values(&self.bias)?);
+        let piece = (LOGITS_AT_A_TIME / outputs).max(64).min(rows);
+        let mut logits = vec![0.0; piece * outputs];
+        let kept = if self.with_gradients { (rows * dim, outputs * dim, outputs) } else { (0, 0, 0) };
+        let (mut d_hidden, mut d_weight, mut d_bias) = (vec![0.0; kept.0], vec![0.0; kept.1], vec![0.0; kept.2]);
+        let mut totals = Totals { loss: 0.0, correct: vec![0; streams] };
+        for start in (0..rows).step_by(piece) {
+            let n = piece.min(rows - start);
+            let (x, logits) = (&x[start * dim..(start + n) * dim], &mut logits[..n * outputs]);
+            multiply(logits, Matrix::new(x, dim), Matrix::new(&weight, dim).t(), Into::Replace);
+            map_rows(logits, outputs, |_, row| {
+                for (logit, b) in row.iter_mut().zip(&bias[..]) {
+                    *logit += b;
+                }
+            });
+            let targets = &targets[start * streams..(start + n) * streams];
+            totals.add(&cross_entropy(logits, targets, streams, outputs / streams, self.scale as f32));
+            if self.with_gradients {
+                let slopes = Matrix::new(logits, outputs);
+                let d_hidden = &mut d_hidden[start * dim..(start + n) * dim];
+                multiply(d_hidden, slopes, Matrix::new(&weight, dim), Into::Replace);
+                multiply(&mut d_weight, slopes.t(), Matrix::new(x, dim), Into::Add);
+                let sums = sum_rows(n, outputs, |row, total| {
+                    for (total, slope) in total.iter_mut().zip(&logits[row * outputs..]) {
+                        *total += slope;
+                    }
+                });
+                d_bias.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+            }
+        }
+        if !self.with_gradients {
+            return Ok((totals, None));
+        }
+        let device = hidden.device();
+        let d_weight = Tensor::from_vec(d_weight, (outputs, dim), device)?;
+        let parts =
+            (Tensor::from_vec(d_hidden, (rows, dim), device)?, d_weight, Tensor::from_vec(d_bias, outputs, device)?);
+        Ok((totals, Some(parts)))
     }
 
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let logits = slice_mut(storage, layout)?;
-        let totals = cross_entropy(logits, self.targets, self.streams, self.codebook_size, self.scale);
-        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
-        Ok(())
+    /// The same of candle's operations, for any device.
+    fn composed(&self, hidden: &Tensor, targets: &Tensor, form: Form) -> Result<(Totals, Option<Parts>)> {
+        let (outputs, _) = self.weight.dims2()?;
+        let (rows, streams) = targets.dims2()?;
+        let product = |a: &Tensor, b: &Tensor| {
+            a.to_dtype(form.factors())?.matmul(&b.to_dtype(form.factors())?)?.to_dtype(DType::F32)
+        };
+        let mut totals = Totals { loss: 0.0, correct: vec![0; streams] };
+        let (mut d_hidden, mut sums) = (Vec::new(), None::<(Tensor, Tensor)>);
+        let piece = (LOGITS_AT_A_TIME / outputs).max(64);
+        for start in (0..rows).step_by(piece) {
+            let n = piece.min(rows - start);
+            let x = hidden.narrow(0, start, n)?.contiguous()?;
+            let logits = op::linear(&x, &self.weight, Some(&self.bias), form)?;
+            let logits = logits.reshape((n, streams, outputs / streams))?;
+            let (part, slopes) = composed(&logits, &targets.narrow(0, start, n)?, self.scale)?;
+            totals.add(&part);
+            if self.with_gradients {
+                let slopes = slopes.reshape((n, outputs))?;
+                d_hidden.push(product(&slopes, &self.weight)?);
+                let part = (product(&slopes.t()?, &x)?, Tensor::ones((1, n), DType::F32, x.device())?.matmul(&slopes)?);
+                sums = Some(match sums {
+                    None => part,
+                    Some((weight, bias)) => ((weight + part.0)?, (bias + part.1)?),
+                });
+            }
+        }
+        let parts = match sums {
+            None => None,
+            Some((weight, bias)) => Some((Tensor::cat(&d_hidden, 0)?, weight, bias)),
+        };
+        Ok((totals, parts))
     }
 }
 
-/// The same of candle's operations, for any device.
+/// Totals and the gradient of logits `(rows, streams, codebook_size)`.
 fn composed(logits: &Tensor, targets: &Tensor, scale: f64) -> Result<(Totals, Tensor)> {
     let targets = targets.contiguous()?;
     #[cfg(feature = "cuda")]

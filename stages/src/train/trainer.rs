@@ -85,6 +85,11 @@ impl Trainer {
     /// When the minibatch does not fit the model, nothing could be masked, or loss or gradients are not finite; the
     /// weights are then unchanged.
     pub fn step(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
+        // From a thread of the pool: hundreds of short parallel passes would each wait for one to wake up.
+        rayon::scope(|_| self.step_in_pool(minibatch))
+    }
+
+    fn step_in_pool(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
         let number = self.step + 1;
         let (batch, _, streams) = self.check(minibatch)?;
         let masked = self.mask(minibatch, Stream::new(self.seed, "mask").at(self.step), number)?;

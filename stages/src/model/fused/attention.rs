@@ -56,7 +56,7 @@ impl SelfAttention {
         }
         let drop = pass.dropout(self.dropout);
         let mut attended = room.take(dim);
-        let log_totals = self.kernel(room, angles.as_deref(), drop).forward(&qkv, &mut attended);
+        let log_totals = self.kernel(room, angles.as_deref(), drop).forward(&qkv, &mut attended, room.pool);
 
         let mut sum = room.take(dim);
         multiply(
@@ -112,7 +112,7 @@ impl SelfAttention {
 
         let mut d_qkv = room.take(3 * dim);
         let kernel = self.kernel(room, angles.as_deref(), drop);
-        kernel.backward(&qkv, &attended, &log_totals, &d_attended, &mut d_qkv);
+        kernel.backward((&qkv, &attended, &log_totals), &d_attended, &mut d_qkv, room.pool);
         let mut d_weight = vec![0.0; 3 * dim * dim];
         multiply(&mut d_weight, Matrix::new(&d_qkv, 3 * dim).t(), Matrix::new(&x, dim), Into::Replace);
         give(self.qkv.weight(), d_weight, ready)?;

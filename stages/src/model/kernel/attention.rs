@@ -5,6 +5,7 @@
 
 use super::maths::{dot, exp, exponentials, fma, vectorized};
 use super::matmul::{Left, Panels, Product, padded};
+use super::pool::Pool;
 use super::rows::map_rows;
 use crate::model::pass::Dropout;
 use crate::model::rotary::Angles;
@@ -114,9 +115,9 @@ impl Attention<'_> {
 
     /// The attended values into `out (batch, positions, heads * head_dim)`, and the logarithm of every row's softmax
     /// denominator, `(batch, heads, positions)`, which is all that the backward pass needs beside them.
-    pub(crate) fn forward(&self, qkv: &[f32], out: &mut [f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, qkv: &[f32], out: &mut [f32], pool: &Pool) -> Vec<f32> {
         let width = padded(self.head_dim);
-        let mut per_head = vec![0.0; self.batch * self.heads * self.positions * width];
+        let mut per_head = pool.take(self.batch * self.heads * self.positions * width);
         let mut log_totals = vec![0.0; self.batch * self.heads * self.positions];
         let tasks = per_head.par_chunks_mut(self.positions * width).zip(log_totals.par_chunks_mut(self.positions));
         tasks.enumerate().for_each_init(Scratch::default, |scratch, (task, (out, log_totals))| {
@@ -173,10 +174,16 @@ impl Attention<'_> {
 
     /// The gradient of `qkv` into `out`, given the attended values `attended`, their gradient, and what
     /// [`Attention::forward`] gave.
-    pub(crate) fn backward(&self, qkv: &[f32], attended: &[f32], log_totals: &[f32], grad: &[f32], out: &mut [f32]) {
+    pub(crate) fn backward(
+        &self,
+        (qkv, attended, log_totals): (&[f32], &[f32], &[f32]),
+        grad: &[f32],
+        out: &mut [f32],
+        pool: &Pool,
+    ) {
         let width = padded(self.head_dim);
         let plane = self.positions * width;
-        let mut per_head = vec![0.0; self.batch * self.heads * 3 * plane];
+        let mut per_head = pool.take(self.batch * self.heads * 3 * plane);
         let tasks = per_head.par_chunks_mut(3 * plane).zip(log_totals.par_chunks(self.positions)).enumerate();
         tasks.for_each_init(Scratch::default, |scratch, (task, (out, log_totals))| {
             self.head_backward(qkv, (attended, grad), log_totals, task, out, scratch);
@@ -205,6 +212,8 @@ impl Attention<'_> {
         let (width, stride, head_dim) = (head.width, padded(self.positions), self.head_dim);
         let (attended, grad) = (self.gather(attended, task, 0, 1), self.gather(grad, task, 0, 1));
         let (dq, rest) = out.split_at_mut(self.positions * width);
+        // Queries are written block by block, keys and values added to.
+        rest.fill(0.0);
         let (dk, dv) = rest.split_at_mut(self.positions * width);
         let Scratch { scores, slopes, keys, values, keys_by_row, queries_by_row, grads_by_row } = scratch;
         scores.resize(BLOCK * stride, 0.0);

@@ -1,6 +1,6 @@
 //! Softmax cross-entropy of rows of logits, turning the logits into their gradient on the way.
 
-use super::maths::{exponentials, max};
+use super::maths::{exponentials, max, vectorized};
 use rayon::prelude::*;
 
 /// What the rows of one stream add up to.
@@ -10,6 +10,16 @@ pub(crate) struct Totals {
     pub(crate) loss: f64,
     /// Per stream, the number of rows whose first largest logit is the target's.
     pub(crate) correct: Vec<u64>,
+}
+
+impl Totals {
+    /// Adds those of further rows.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.loss += other.loss;
+        for (sum, correct) in self.correct.iter_mut().zip(&other.correct) {
+            *sum += correct;
+        }
+    }
 }
 
 /// Replaces `logits` by `scale (softmax - one_hot(target))` and gives the totals, added in the order of the rows.
@@ -26,17 +36,19 @@ pub(crate) fn cross_entropy(
         .par_chunks_mut(codebook_size)
         .zip(targets)
         .map(|(row, target)| {
-            let target = *target as usize;
-            let logit = row[target];
-            let top = max(row);
-            let hit = logit == top && !row[..target].contains(&top);
-            let (_, total) = exponentials(row);
-            let factor = scale / total;
-            for value in row.iter_mut() {
-                *value *= factor;
-            }
-            row[target] -= scale;
-            (f64::from(total).ln() + f64::from(top) - f64::from(logit), hit)
+            vectorized(|| {
+                let target = *target as usize;
+                let logit = row[target];
+                let top = max(row);
+                let hit = logit == top && !row[..target].contains(&top);
+                let (_, total) = exponentials(row);
+                let factor = scale / total;
+                for value in row.iter_mut() {
+                    *value *= factor;
+                }
+                row[target] -= scale;
+                (f64::from(total).ln() + f64::from(top) - f64::from(logit), hit)
+            })
         })
         .collect();
     let mut totals = Totals { loss: 0.0, correct: vec![0; streams] };

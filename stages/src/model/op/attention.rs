@@ -1,6 +1,7 @@
 //! Multi-head attention over a fused projection of queries, keys and values.
 
 use super::super::kernel::attention::Attention as Kernel;
+use super::super::kernel::pool::Pool;
 use super::super::kernel::storage::{slice, values};
 use super::super::pass::{Dropout, Form};
 use super::super::rotary::Angles;
@@ -69,7 +70,7 @@ impl CustomOp1 for Attention {
         let kernel = self.kernel(l1.shape())?;
         let shape = (kernel.batch, kernel.positions, kernel.heads * kernel.head_dim);
         let mut out = vec![0.0; kernel.batch * kernel.positions * kernel.heads * kernel.head_dim];
-        let log_totals = kernel.forward(slice(s1, l1)?, &mut out);
+        let log_totals = kernel.forward(slice(s1, l1)?, &mut out, &Pool::default());
         *self.log_totals.lock().unwrap_or_else(PoisonError::into_inner) = log_totals;
         Ok((CpuStorage::F32(out), shape.into()))
     }
@@ -79,7 +80,8 @@ impl CustomOp1 for Attention {
         let log_totals = self.log_totals.lock().unwrap_or_else(PoisonError::into_inner);
         let mut dqkv = vec![0.0; qkv.elem_count()];
         let kernel = self.kernel(qkv.shape())?;
-        kernel.backward(&values(qkv)?, &values(attended)?, &log_totals, &values(&grad)?, &mut dqkv);
+        let record = (&values(qkv)?[..], &values(attended)?[..], &log_totals[..]);
+        kernel.backward(record, &values(&grad)?, &mut dqkv, &Pool::default());
         Ok(Some(super::tensor(dqkv, qkv)?))
     }
 }

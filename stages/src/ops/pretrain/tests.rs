@@ -108,7 +108,16 @@ fn context(dir: &Path, resume: bool) -> StageContext {
 
 /// Runs until enough, or until `stop` rows of training have come out; then flushes or interrupts.
 fn run(context: &StageContext, corpus: &[&[(u64, Split, u32)]], stop: usize) -> Result<Vec<RecordBatch>, StageError> {
-    let stage = bind(params(), &features(), &tokens()).expect("the parameters fit").stage;
+    run_with(params(), context, corpus, stop)
+}
+
+fn run_with(
+    params: Value,
+    context: &StageContext,
+    corpus: &[&[(u64, Split, u32)]],
+    stop: usize,
+) -> Result<Vec<RecordBatch>, StageError> {
+    let stage = bind(params, &features(), &tokens()).expect("the parameters fit").stage;
     let mut operator = stage.start(context)?;
     let mut out = Rows::default();
     let trained = |out: &Rows| out.rows.iter().filter(|row| split(row) == "train").count();
@@ -153,6 +162,90 @@ fn bits(row: &RecordBatch) -> String {
     columns.collect::<Vec<_>>().join(";")
 }
 
+/// Names in a folder, sorted.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").file_name());
+    let mut names: Vec<_> = entries.map(|name| name.into_string().expect("a name")).collect();
+    names.sort();
+    names
+}
+
+/// [`params`] with some of them changed.
+fn changed(changes: Value) -> Value {
+    let mut params = params();
+    for (key, value) in changes.as_object().expect("an object") {
+        params[key] = value.clone();
+    }
+    params
+}
+
+#[test]
+fn a_run_that_gets_worse_ends_and_keeps_its_best_checkpoint_and_milestones() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = changed(json!({
+        "steps": 40,
+        "optimizer": {"lr": 1.0, "schedule": "constant", "warmup": 0, "clip": 1.0},
+        "checkpoint": {"every": 1, "keep": 1, "milestones": 3},
+        "valid": {"every": 2, "crops": 5, "patience": 2},
+    }));
+    let rows = run_with(params, &context(dir.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    let valid: Vec<(u64, f64)> = rows
+        .iter()
+        .filter(|row| split(row) == "valid")
+        .map(|row| (step(row), column::<Float64Array>(row, "loss").expect("a column of the edge").value(0)))
+        .collect();
+    let best = valid.iter().min_by(|a, b| a.1.total_cmp(&b.1)).expect("evaluations").0;
+    let last = valid.last().expect("evaluations").0;
+    assert_eq!(last, best + 4, "two evaluations without a lower loss end the run: {valid:?}");
+    assert!(last < 40);
+    let mut kept: Vec<u64> =
+        (1..=last).filter(|step| step.is_multiple_of(3) || *step == best || *step == last).collect();
+    kept.sort_unstable();
+    let expected: Vec<String> = kept.iter().map(|step| format!("step-{step:09}")).collect();
+    assert_eq!(names(&dir.path().join("checkpoints")), expected);
+}
+
+#[test]
+fn a_run_out_of_time_ends_with_a_checkpoint_and_goes_on_when_resumed() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = changed(json!({"max_time": "1ms", "steps": 3}));
+    let mut steps = Vec::new();
+    for resume in [false, true, true, true] {
+        let rows = run_with(params.clone(), &context(dir.path(), resume), &CORPUS, usize::MAX).expect("it runs");
+        steps.extend(rows.iter().filter(|row| split(row) == "train").map(step));
+    }
+    assert_eq!(steps, [1, 2, 3]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_leaves_the_weights_before_it_and_the_minibatch() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = changed(json!({"optimizer": {"lr": 1e30, "warmup": 0, "schedule": "constant"}}));
+    let error =
+        run_with(params, &context(dir.path(), false), &CORPUS, usize::MAX).expect_err("it diverges").to_string();
+    assert!(error.contains("is not finite; lower the learning rate, or set `clip`; the weights before it"), "{error}");
+    let name = names(dir.path()).into_iter().find(|name| name.starts_with("failed-step-")).expect("the minibatch");
+    assert!(error.contains(&name), "{error}");
+    let tensors = candle_core::safetensors::load(dir.path().join(name), &candle_core::Device::Cpu).expect("it reads");
+    assert_eq!(tensors["patches"].dims(), [4, 50, 12]);
+    assert_eq!(tensors["keys"].dims(), [4, 2]);
+    assert_eq!(names(&dir.path().join("checkpoints")).len(), 1);
+}
+
+#[test]
+fn several_span_lengths_accumulation_and_recomputation_are_bound() {
+    let params = changed(json!({
+        "mask": {"span": "120ms", "more_spans": ["400ms", "1s"]},
+        "accumulate": 2,
+        "recompute": true,
+    }));
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    run_with(params, &context(dir.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    let message = |params: Value| bind(params, &features(), &tokens()).expect_err("it is refused").to_string();
+    assert!(message(changed(json!({"accumulate": 5}))).contains("expected at most `minibatch`, 4, found 5"));
+    assert!(message(changed(json!({"mask": {"more_spans": ["0s"]}}))).contains("expected some time"));
+}
+
 #[test]
 fn a_run_trains_evaluates_saves_and_ends() {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -162,12 +255,6 @@ fn a_run_trains_evaluates_saves_and_ends() {
     assert_eq!(of("valid"), [4, 8, 12]);
     let crops = column::<UInt64Array>(&rows[0], "crops").expect("a column of the edge").value(0);
     assert_eq!(crops, 4);
-    let names = |dir: &Path| {
-        let entries = std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").file_name());
-        let mut names: Vec<_> = entries.map(|name| name.into_string().expect("a name")).collect();
-        names.sort();
-        names
-    };
     assert_eq!(names(&dir.path().join("checkpoints")), ["step-000000010", "step-000000012"]);
     assert_eq!(names(dir.path()), ["best.json", "checkpoints", "valid.safetensors"]);
     let spec = Metrics::spec(&rows[0].schema()).expect("a metrics edge");
