@@ -233,7 +233,7 @@ fn operations(sizes: &Sizes) -> Vec<Operation> {
         operation(
             "batch norm and gelu",
             normed(dim),
-            differentiated(|t, form| Ok(op::batch_norm_gelu_train(&t[0], &t[1], &t[2], EPS, form)?.0)),
+            differentiated(|t, form| Ok(op::batch_norm_gelu_train(&t[0], &t[1], &t[2], EPS, form, None)?.0)),
         ),
         operation(
             "residual",

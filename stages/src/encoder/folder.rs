@@ -146,7 +146,9 @@ impl EncoderFolder {
         // Averaged weights stand beside the others of their step, and have no running statistics of their own.
         let whole = self.weights.with_file_name(WEIGHTS);
         if whole != self.weights && whole.is_file() {
-            load(&whole)?.into_iter().for_each(|(name, tensor)| drop(tensors.entry(name).or_insert(tensor)));
+            for (name, tensor) in load(&whole)? {
+                tensors.entry(name).or_insert(tensor);
+            }
         }
         Ok(tensors)
     }

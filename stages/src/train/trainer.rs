@@ -213,9 +213,7 @@ impl Trainer {
     /// When the minibatch does not fit the model, or nothing could be masked.
     pub fn evaluate(&self, minibatch: &Minibatch) -> Result<ValidMetrics, TrainError> {
         self.check(minibatch)?;
-        let masks = self.masks(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
-        let (patches, rows) = self.config.masking.apply_to_minibatch(&minibatch.patches, &masks.streams)?;
-        let patches = patches.to_device(&self.device)?;
+        let (patches, rows) = self.masked_for_evaluation(minibatch)?;
         let run = || -> Result<HeadLoss, TrainError> {
             let hidden = self.model.encoder().forward(&patches, &mut Pass::evaluate(self.form))?.detach();
             self.loss(&hidden, &minibatch.tokens, &rows, None)

@@ -198,7 +198,7 @@ fn batch_norm_and_gelu() -> Result<()> {
         return Ok(());
     }
     let (x, w, b) = (normal("x", &[BATCH, POSITIONS, COLUMNS])?, normal("w", &[COLUMNS])?, normal("b", &[COLUMNS])?);
-    let run = |t: &[&Tensor]| op::batch_norm_gelu_train(t[0], t[1], t[2], 6.1e-5, Form::Kernels);
+    let run = |t: &[&Tensor]| op::batch_norm_gelu_train(t[0], t[1], t[2], 6.1e-5, Form::Kernels, None);
     let (value, g, grads) = oracle(&[&x, &w, &b], |t| Ok(run(t)?.0))?;
     let statistics = run(&[&x, &w, &b])?.1;
     let extents = [Arg::U64(ROWS as u64), Arg::U32(COLUMNS as u32), Arg::U32(PIECES.0 as u32)];

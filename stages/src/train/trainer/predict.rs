@@ -21,7 +21,14 @@ impl Trainer {
     /// As [`Trainer::evaluate`].
     pub fn valid_mask(&self, minibatch: &Minibatch) -> Result<Vec<u32>, TrainError> {
         self.check(minibatch)?;
-        Ok(self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?.rows)
+        Ok(self.masked_for_evaluation(minibatch)?.1)
+    }
+
+    /// Patches on the device, with what an evaluation masks replaced, and the flat indices of the masked rows.
+    pub(super) fn masked_for_evaluation(&self, minibatch: &Minibatch) -> Result<(Tensor, Vec<u32>), TrainError> {
+        let masks = self.masks(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
+        let (patches, rows) = self.config.masking.apply_to_minibatch(&minibatch.patches, &masks.streams)?;
+        Ok((patches.to_device(&self.device)?, rows))
     }
 
     /// Predicts the codes of the positions that [`Trainer::evaluate`] masks, by the weights that it evaluates.
@@ -30,10 +37,10 @@ impl Trainer {
     /// As [`Trainer::evaluate`].
     pub fn predict(&self, minibatch: &Minibatch) -> Result<Predictions, TrainError> {
         let (batch, positions, _) = self.check(minibatch)?;
-        let masked = self.mask(minibatch, Stream::new(self.seed, "valid mask"), self.step)?;
-        let index = Tensor::from_slice(&masked.rows, masked.rows.len(), &self.device)?;
+        let (patches, masked) = self.masked_for_evaluation(minibatch)?;
+        let index = Tensor::from_slice(&masked, masked.len(), &self.device)?;
         let run = || -> Result<Vec<u32>, TrainError> {
-            let hidden = self.model.encoder().forward(&masked.patches, &mut Pass::evaluate(self.form))?.detach();
+            let hidden = self.model.encoder().forward(&patches, &mut Pass::evaluate(self.form))?.detach();
             let rows = hidden.reshape((batch * positions, hidden.dim(D::Minus1)?))?.index_select(&index, 0)?;
             // (1, masked, codebook_size, streams): the codes are the slower axis.
             let logits = self.model.logits(&rows.unsqueeze(0)?, self.form)?.detach();
@@ -43,6 +50,6 @@ impl Trainer {
             Some(average) => average.instead(self.model.weights(), run)?,
             None => run()?,
         };
-        Ok(Predictions { masked: masked.rows, codes })
+        Ok(Predictions { masked, codes })
     }
 }
