@@ -190,7 +190,7 @@ fn who_does_not_belong_is_refused_by_name() {
         assert!(error.contains("process 1 (127.0.0.1:") && error.ends_with(expected), "{error}");
         assert!(errors(&other_stderr)[0].contains("process 0 (127.0.0.1:"), "{other_stderr}");
     };
-    let with = |more: &[&str]| member(&program, 1, &[&["--connect-timeout", "60"], more].concat());
+    let with = |more: &[&str]| member(&program, 1, &[&["--connect-timeout", "60"][..], more].concat());
     refused(with(&["--set", "seed=8"]), "has another seed: 8 there, 7 here");
     let lr = "nodes.model.params.optimizer.lr=0.5";
     refused(with(&["--set", lr]), "runs another graph: node `model` has other parameters, inputs or weights");
@@ -216,7 +216,7 @@ fn who_does_not_belong_is_refused_by_name() {
 fn what_cannot_be_shared_or_reached_is_said_before_anything_starts() {
     let program = training(8);
     let said = |arguments: &[&str], code: i32| {
-        let output = program.output(&[&["run", "graph.yaml"], arguments].concat());
+        let output = program.output(&[&["run", "graph.yaml"][..], arguments].concat());
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         errors(&stderr).first().copied().unwrap_or_default().to_owned()
