@@ -43,9 +43,11 @@ fn apart(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> f64 {
     pairs.fold(0.0, f64::max)
 }
 
-/// Names of the files in a run folder, whatever their content.
+/// Names of the files in a run folder, whatever their content; those of event files, which hold the time, cut short.
 fn names(run: &Path) -> BTreeSet<String> {
-    walk(run).iter().map(|path| path.strip_prefix(run).expect("below").display().to_string()).collect()
+    let name = |path: &PathBuf| path.strip_prefix(run).expect("below").display().to_string();
+    let short = |name: String| name.split_once("tfevents.").map_or(name.clone(), |(before, _)| before.to_owned());
+    walk(run).iter().map(name).map(short).collect()
 }
 
 /// A hosts file with this many free ports of this machine.

@@ -57,7 +57,7 @@ pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, Ru
     check_devices(plan)?;
     let corpus = list(plan, options.limit)?;
     let Some(group) = &options.group else { return in_folder(plan, options, stop, corpus, None, started) };
-    let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), options.resume);
+    let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), options.resume, &group.token);
     let cluster = Cluster::connect(group, &hello, stop)?;
     let outcome = in_folder(plan, options, stop, corpus, Some(&cluster), started);
     cluster.finish(outcome.as_ref().map(drop).map_err(ToString::to_string));
@@ -230,12 +230,12 @@ fn description(plan: &Plan, node: &PlanNode) -> storage::Node {
     }
 }
 
-/// What `auto` stands for in this run: the first GPU that works, else the CPU, and a line on why. `None` when no node
+/// What `auto` stands for in process `nth` of those on this machine: a GPU that works, else the CPU, and a line on why. `None` when no node
 /// leaves the choice open.
-fn automatic(plan: &Plan) -> Option<(String, Option<String>)> {
+fn automatic(plan: &Plan, nth: usize) -> Option<(String, Option<String>)> {
     let open = |node: &PlanNode| node.device == Device::Auto && node.stage.uses_device();
     let node = plan.nodes.iter().find(|node| open(node))?;
-    let (chosen, obstacle) = device::automatic();
+    let (chosen, obstacle) = device::automatic(nth);
     let line = obstacle.map(|error| {
         // Most programs are built without, and mean to be.
         let reason = if device::HAS_CUDA { error.to_string() } else { "this build has no GPU support".to_owned() };
@@ -267,7 +267,8 @@ fn execute(
     (folder, cluster): (Option<&RunFolder>, Option<&Cluster>),
     started: Instant,
 ) -> Result<Summary, RunError> {
-    let (automatic, note) = automatic(plan).unwrap_or_else(|| (Device::Cpu.to_string(), None));
+    let nth = options.group.as_ref().map_or(0, Group::nth_on_machine);
+    let (automatic, note) = automatic(plan, nth).unwrap_or_else(|| (Device::Cpu.to_string(), None));
     if let Some(note) = note {
         options.reporter.note(&note);
     }

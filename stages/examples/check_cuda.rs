@@ -157,6 +157,9 @@ struct Operation {
     compute: Compute,
 }
 
+/// Tensors, and the shapes that they were drawn for.
+type Inputs = (Vec<Vec<usize>>, Vec<Tensor>);
+
 impl Operation {
     fn run(&self, device: &Device, form: Form) -> Result<Vec<Tensor>> {
         let inputs = self.shapes.iter().enumerate().map(|(i, shape)| {
@@ -168,7 +171,7 @@ impl Operation {
 
     /// The inputs are drawn once per run: their time is part of none of the differences between ways.
     fn run_silent(&self, device: &Device, form: Form) -> Result<()> {
-        thread_local!(static INPUTS: std::cell::RefCell<Option<(Vec<Vec<usize>>, Vec<Tensor>)>> = const { std::cell::RefCell::new(None) });
+        thread_local!(static INPUTS: std::cell::RefCell<Option<Inputs>> = const { std::cell::RefCell::new(None) });
         INPUTS.with(|kept| {
             let mut kept = kept.borrow_mut();
             if kept.as_ref().is_none_or(|(shapes, _)| *shapes != self.shapes) {

@@ -85,10 +85,12 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
     cuda::open(index.ok_or_else(|| DeviceError::Name(name.to_owned()))?)
 }
 
-/// The device that `auto` stands for: the first GPU that works, else the CPU, with what kept the GPU from being used.
-pub fn automatic() -> (String, Option<DeviceError>) {
-    match cuda::open(0) {
-        Ok(_) => ("cuda:0".to_owned(), None),
+/// The device that `auto` stands for: a GPU, else the CPU, with what kept the GPU from being used. Of several processes
+/// on one machine, each takes another GPU: `nth` counts them, and the first takes the first.
+pub fn automatic(nth: usize) -> (String, Option<DeviceError>) {
+    let index = cuda::gpus().map_or(0, |gpus| nth % gpus.len().max(1));
+    match cuda::open(index) {
+        Ok(_) => (format!("cuda:{index}"), None),
         Err(error) => ("cpu".to_owned(), Some(error)),
     }
 }
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn automatic_is_a_device_that_opens() {
-        let (name, obstacle) = automatic();
+        let (name, obstacle) = automatic(0);
         assert!(open(&name).is_ok());
         assert_eq!(name == "cpu", obstacle.is_some());
     }

@@ -20,6 +20,7 @@ const SHORT_GRACE: Duration = Duration::from_secs(2);
 /// Processes 1, 2, ... of a run. Dropping them waits until they have ended, and in the end makes them.
 pub(crate) struct Children {
     hosts: Hosts,
+    token: String,
     running: Arc<Mutex<Vec<Running>>>,
     grace: Duration,
 }
@@ -47,19 +48,24 @@ impl Children {
         let token = std::env::var(TOKEN).unwrap_or_else(|_| token());
         std::fs::create_dir_all(folder)?;
         let program = std::env::current_exe()?;
-        let children = Self { hosts, running: Arc::default(), grace: GRACE };
+        let children = Self { hosts, token, running: Arc::default(), grace: GRACE };
         for process in 1..size {
             let log = folder.join(format!("process-{process}.log"));
             let output = File::create(&log)?;
             let mut command = Command::new(&program);
             command.args(arguments).arg("--local").arg(children.hosts.addresses.join(","));
             command.arg("--process").arg(process.to_string()).arg("--threads").arg(threads.to_string());
-            command.env(TOKEN, &token).env("RAYON_NUM_THREADS", threads.to_string());
+            command.env(TOKEN, &children.token).env("RAYON_NUM_THREADS", threads.to_string());
             command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
             let child = command.spawn()?;
             children.lock().push(Running { child, ended: None, log });
         }
         Ok(children)
+    }
+
+    /// What tells this run from all others.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     /// Where all of them listen.

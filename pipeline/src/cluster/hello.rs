@@ -37,8 +37,7 @@ pub(crate) struct Hello {
 
 impl Hello {
     /// For a run of `plan` over a corpus with this many recordings and this hash.
-    pub(crate) fn new(plan: &Plan, (tracks, corpus): (usize, String), resumes: bool) -> Self {
-        let token = std::env::var(TOKEN).unwrap_or_default();
+    pub(crate) fn new(plan: &Plan, (tracks, corpus): (usize, String), resumes: bool, token: &str) -> Self {
         Self {
             purpose: String::new(),
             process: 0,

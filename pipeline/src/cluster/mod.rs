@@ -44,6 +44,8 @@ pub struct Group {
     pub process: usize,
     /// How long to wait until all are connected.
     pub deadline: Duration,
+    /// What tells this run from others; all of its processes have the same.
+    pub(crate) token: String,
     /// What this process knows of the end of others, beside what the network says.
     pub(crate) describe: Option<Describe>,
 }
@@ -55,7 +57,15 @@ impl Group {
     /// When there is no such process.
     pub fn new(hosts: Hosts, process: usize, deadline: Duration) -> Result<Self, HostsError> {
         hosts.line(process)?;
-        Ok(Self { hosts, process, deadline, describe: None })
+        let token = std::env::var(TOKEN).unwrap_or_default();
+        Ok(Self { hosts, process, deadline, token, describe: None })
+    }
+
+    /// How many processes before this one have the same host.
+    pub(crate) fn nth_on_machine(&self) -> usize {
+        let host = |address: &String| address.rsplit_once(':').map(|(host, _)| host.to_owned());
+        let own = host(&self.hosts.addresses[self.process]);
+        self.hosts.addresses[..self.process].iter().filter(|address| host(address) == own).count()
     }
 
     /// Number of processes.

@@ -222,7 +222,7 @@ fn explain(error: &device::DeviceError) -> (String, String) {
 fn chosen_device(asked: Option<Device>, plan: Option<&Plan>) -> (Check, bool) {
     let wanted = asked.unwrap_or_else(|| plan.map_or(Device::Auto, |plan| plan.resources.device));
     if wanted == Device::Auto {
-        let (name, _) = device::automatic();
+        let (name, _) = device::automatic(0);
         return (Check::ok("models run on", format!("{name} (`device: auto`)")), true);
     }
     match device::open(&wanted.to_string()) {

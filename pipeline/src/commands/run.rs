@@ -163,6 +163,7 @@ fn start(
     let children = Children::start(processes, &for_children(std::env::args_os().skip(1)), threads, folder)
         .map_err(|error| format!("--processes: the other processes cannot be started: {error}"))?;
     let mut group = Group::new(children.hosts().clone(), 0, deadline).map_err(|error| error.to_string())?;
+    children.token().clone_into(&mut group.token);
     group.describe = Some(children.describe());
     Ok((Some(group), Some(children)))
 }

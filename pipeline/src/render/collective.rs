@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -39,6 +39,8 @@ use parcel::{Kind, Parcel, Payload, Piece, to_owner};
 
 /// How often somebody who waits looks whether all is lost.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long the watch has to notice that a process is lost, before a panic is taken for the reason itself.
+const NOTICE: Duration = Duration::from_secs(3);
 
 /// What is asked of the dataflow.
 enum Command {
@@ -271,6 +273,11 @@ fn line(sockets: Sockets, rank: usize, failure: Failure) -> Result<(Line, Worker
             }
         }));
         if let Err(panic) = guarded {
+            // A lost connection makes timely panic, often before the watch knows which process it was.
+            let patience = Instant::now() + NOTICE;
+            while !failure.is_set() && Instant::now() < patience {
+                std::thread::sleep(LOOK);
+            }
             failure.set(&format!("the exchange of gradients panicked: {}", panic_text(&*panic)));
         }
         worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));

@@ -149,12 +149,11 @@ fn decimals(value: f64, step: f64) -> String {
 
 /// A number of steps: `500`, `20k`, `1.5M`.
 fn short(value: f64) -> String {
-    let text = match value {
+    match value {
         v if v >= 1e6 => format!("{}M", (v / 1e4).round() / 100.0),
         v if v >= 1e4 => format!("{}k", (v / 1e2).round() / 10.0),
         v => format!("{v:.0}"),
-    };
-    text
+    }
 }
 
 /// Draws a chart; nothing where there is nothing to draw.

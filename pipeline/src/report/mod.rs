@@ -116,7 +116,8 @@ impl Run {
             codebooks: codebooks::read(&folder.join(codebooks::TABLE_FILE))?,
             rejects: rejects(&folder.join("quarantine"))?,
             trainings,
-            folder: folder.to_owned(),
+            // The same page wherever it is asked for from.
+            folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),
         })
     }
 

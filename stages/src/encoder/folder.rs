@@ -146,9 +146,9 @@ impl EncoderFolder {
         // Averaged weights stand beside the others of their step, and have no running statistics of their own.
         let whole = self.weights.with_file_name(WEIGHTS);
         if whole != self.weights && whole.is_file() {
-            for (name, tensor) in load(&whole)? {
-                tensors.entry(name).or_insert(tensor);
-            }
+            let mut all = load(&whole)?;
+            all.extend(tensors);
+            tensors = all;
         }
         Ok(tensors)
     }

@@ -314,6 +314,7 @@ mod tests {
             standardize: Standardize::PerBin { mean: std.clone(), std },
             norm: MelNorm::Peak,
             scale: MelScale::Htk,
+            n_fft: 2048,
             ..MelConfig::mel_24k()
         });
         let wave = ViewConfig::Waveform(WaveformConfig { standardize: Standardize::NONE });

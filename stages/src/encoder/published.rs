@@ -92,13 +92,16 @@ fn check_net(config: &Config, used: &mut Used) -> Result<(), ImportError> {
     }
 }
 
+/// A patch size, and the binding that states it.
+type Placed<'a> = (&'a Binding, [usize; 2]);
+
 /// The conformer, and the patch shape that its section may carry.
 fn conformer<'a>(
     config: &'a Config,
     tensors: &Tensors<'_>,
     bend: &Bend<'_>,
     used: &mut Used,
-) -> Result<(ConformerConfig, Option<(&'a Binding, [usize; 2])>), ImportError> {
+) -> Result<(ConformerConfig, Option<Placed<'a>>), ImportError> {
     let section = Section::new(config, NET, bend.ignore);
     let shapes = Shapes::read(tensors)?;
     let layers = section.agree("depth", shapes.layers, &shapes.words("blocks", shapes.layers))?;

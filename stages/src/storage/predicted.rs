@@ -180,7 +180,7 @@ fn tensor<T>(
 ) -> Result<(Vec<T>, usize), StorageError> {
     let found = tensors.tensor(name).map_err(|error| StorageError::content(path, format!("`{name}`: {error}")))?;
     let values = decode(found.data());
-    if values.len() % n.max(1) != 0 {
+    if !values.len().is_multiple_of(n.max(1)) {
         return Err(StorageError::content(path, format!("`{name}`: {} values are not {n} crops", values.len())));
     }
     let each = values.len() / n.max(1);

@@ -106,7 +106,7 @@ impl Trainer {
 
     fn step_in_pool(&mut self, minibatch: &Minibatch) -> Result<StepMetrics, TrainError> {
         let number = self.step + 1;
-        let (batch, _, streams) = self.check(minibatch)?;
+        let (batch, _, streams) = self.check_shared(minibatch)?;
         let masks = self.masks(minibatch, Stream::new(self.seed, "mask").at(self.step), number)?;
         let mut gradients = GradientSum::new(self.model.weights(), &*self.collective);
         let (mut loss, mut correct, mut statistics) = (0.0, vec![0; streams], Vec::new());
@@ -244,15 +244,21 @@ impl Trainer {
         if minibatch.keys.len() != batch {
             return fail("keys", &[minibatch.keys.len()], format!("[{batch}]"));
         }
+        Ok((batch, positions, model.streams))
+    }
+
+    /// [`Trainer::check`], and that every rank has something to do.
+    fn check_shared(&self, minibatch: &Minibatch) -> Result<(usize, usize, usize), TrainError> {
+        let (batch, positions, streams) = self.check(minibatch)?;
         let ranks = self.collective.size();
         if batch / self.config.accumulate.clamp(1, batch) < ranks {
-            return fail(
-                "patches",
-                patches,
-                format!("at least one example in every part for each of {ranks} processes"),
-            );
+            return Err(TrainError::Minibatch {
+                what: "patches",
+                found: minibatch.patches.dims().to_vec(),
+                expected: format!("at least one example in every part for each of {ranks} processes"),
+            });
         }
-        Ok((batch, positions, model.streams))
+        Ok((batch, positions, streams))
     }
 
     /// Draws the masks of all examples, so that every rank knows how many positions are masked in all.

@@ -147,6 +147,6 @@ mod tests {
         let header = header("<f4", 123_456_789_012, Some(1024));
         let text = std::str::from_utf8(&header[10..]).expect("ASCII");
         assert_eq!(text.trim_end(), "{'descr': '<f4', 'fortran_order': False, 'shape': (123456789012, 1024), }");
-        assert!(text.ends_with(" \n") && header.len() % 64 == 0);
+        assert!(text.ends_with(" \n") && header.len().is_multiple_of(64));
     }
 }

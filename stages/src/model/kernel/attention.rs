@@ -232,11 +232,11 @@ impl Attention<'_> {
             let (right, depth): (&Panels, _) = (values, 0..head_dim);
             Product { rows, columns: seen, left, right, depth, add: false, out: slopes, out_step: stride }.run();
             vectorized(|| {
-                for i in start..end {
+                for (i, log_total) in (start..end).zip(&log_totals[start..end]) {
                     let at = (i - start) * stride..(i - start) * stride + seen;
                     let (weights, slopes) = (&mut scores[at.clone()], &mut slopes[at]);
                     let mean = dot(self.row(&attended, width, i), self.row(&grad, width, i));
-                    self.row_backward(task, i, log_totals[i], mean, weights, slopes);
+                    self.row_backward(task, i, *log_total, mean, weights, slopes);
                 }
             });
             let columns = head_dim;

@@ -6,7 +6,7 @@ use super::super::kernel::maths::{fma, gelu as gelu_at, gelu_slope};
 use super::super::kernel::rows::{map_and_sum_rows, map_rows, sum_rows};
 use super::super::kernel::storage::{slice, values};
 use super::super::pass::{Across, BatchStatistics, Form};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use std::sync::Arc;
 
 /// GELU of `x` normalised per channel by the minibatch's own mean and biased variance; also gives these statistics.
@@ -52,7 +52,7 @@ pub fn batch_norm_gelu_train(
             }
             let mean_of = |x: &Tensor| {
                 let sum = x.sum((0, 1))?;
-                let sum = across.map_or(Ok(sum.clone()), |across| sum.apply_op1(SumAcross(across.clone())))?;
+                let sum = across.map_or(Ok(sum.clone()), |across| sum_across(&sum, across))?;
                 sum.affine(1.0 / count as f64, 0.0)
             };
             let mean = mean_of(x)?;
@@ -205,6 +205,11 @@ impl CustomOp3 for BatchNormGelu {
         });
         Ok((Some(super::tensor(dx, x)?), Some(super::tensor(dw, weight)?), Some(super::tensor(db, bias)?)))
     }
+}
+
+/// The sum over all parts of a few values, which meet on the host wherever they come from.
+fn sum_across(x: &Tensor, across: &Arc<dyn Across>) -> Result<Tensor> {
+    x.to_device(&Device::Cpu)?.apply_op1(SumAcross(across.clone()))?.to_device(x.device())
 }
 
 /// The sum over all parts. What a part's value does to the loss, it does to the losses of all parts, so its gradient is the

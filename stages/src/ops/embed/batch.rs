@@ -9,11 +9,14 @@ use crate::model::{Encoder, Form, Pass};
 /// Hidden states of a crop: per chosen layer, positions one after the other.
 pub(super) type Layers = Vec<Vec<f32>>;
 
+/// Where an answer will be: the layers, or why there are none.
+type Answer = Arc<Mutex<Option<Result<Vec<Layers>, String>>>>;
+
 /// Crops of one request, and where their result goes.
 struct Request {
     positions: usize,
     patches: Vec<Vec<f32>>,
-    result: Arc<Mutex<Option<Result<Vec<Layers>, String>>>>,
+    result: Answer,
 }
 
 /// An encoder that several threads share.
@@ -64,7 +67,7 @@ impl SharedEncoder {
     }
 
     /// The own request and those that can be computed with it.
-    fn take(&self, own: &Arc<Mutex<Option<Result<Vec<Layers>, String>>>>) -> Vec<Request> {
+    fn take(&self, own: &Answer) -> Vec<Request> {
         let mut waiting = lock(&self.waiting);
         let at = waiting.iter().position(|request| Arc::ptr_eq(&request.result, own));
         let mut requests: Vec<Request> = at.map(|at| waiting.remove(at)).into_iter().collect();

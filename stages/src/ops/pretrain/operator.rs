@@ -76,8 +76,10 @@ impl From<TrainError> for StageError {
 
 impl Pretrainer {
     pub(super) fn start(plan: Arc<Plan>, context: &StageContext) -> Result<Self, StageError> {
-        let trainer = Trainer::new(plan.trainer.clone(), &context.device()?, context.seed)?;
-        let mut trainer = trainer.among(context.collective.clone()).with_precision(plan.params.precision);
+        let device = context.device()?;
+        let trainer = Trainer::new(plan.trainer.clone(), &device, context.seed)?;
+        let collective = between_devices(context.collective.clone(), &device)?;
+        let mut trainer = trainer.among(collective).with_precision(plan.params.precision);
         let mut valid = ValidSet::new(plan.params.valid.crops);
         let mut cursor = Cursor::default();
         let mut saved_step = None;
@@ -390,6 +392,17 @@ fn same_start(collective: &dyn Collective, step: u64, cursor: Cursor) -> Result<
         collective.rank(),
         place(step, cursor)
     )))
+}
+
+/// The collective that adds up gradients where they are: NCCL between GPUs, where the program was built with it.
+fn between_devices(collective: Arc<dyn Collective>, device: &Device) -> Result<Arc<dyn Collective>, StageError> {
+    #[cfg(feature = "nccl")]
+    if device.is_cuda() && collective.size() > 1 {
+        let nccl = crate::train::Nccl::connect(collective, device);
+        return Ok(Arc::new(nccl.map_err(|error| StageError::Failed(error.to_string()))?));
+    }
+    debug_assert!(device.is_cpu() || device.is_cuda() || device.is_metal());
+    Ok(collective)
 }
 
 /// The cursor that a checkpoint holds.
