@@ -90,9 +90,13 @@ impl Checkpoint {
             pickle.text(name).global("torch._utils _rebuild_tensor_v2").raw(b"((").text("storage");
             pickle.global(&format!("torch {class}")).text(&key.to_string()).text("cpu").int(tensor.elem_count());
             pickle.raw(b"tQK\x00(");
-            tensor.dims().iter().for_each(|len| drop(pickle.int(*len)));
+            for len in tensor.dims() {
+                pickle.int(*len);
+            }
             pickle.raw(b"t(");
-            tensor.stride().iter().for_each(|stride| drop(pickle.int(*stride)));
+            for stride in tensor.stride() {
+                pickle.int(*stride);
+            }
             pickle.raw(b"t\x89").global("collections OrderedDict").raw(b")RtR");
             entries.push((format!("model/data/{key}"), bytes));
         }
