@@ -246,42 +246,42 @@ fn configuration_and_tensors_must_agree() {
             "depth = 3",
             (
                 "depth = 4",
-                "config.gin:19: `nets.conformer.Conformer.depth = 4`, but the tensors of `model.ckpt` have 3 blocks",
+                "config.gin:18: `nets.conformer.Conformer.depth = 4`, but the tensors of `model.ckpt` have 3 blocks",
             ),
         ),
         (
             "embed_dim = 48",
             (
                 "embed_dim = 64",
-                "config.gin:18: `nets.conformer.Conformer.embed_dim = 64`, but the tensors of `model.ckpt` have a width of 48",
+                "config.gin:17: `nets.conformer.Conformer.embed_dim = 64`, but the tensors of `model.ckpt` have a width of 48",
             ),
         ),
         (
             "num_heads = 6",
             (
                 "num_heads = 8",
-                "config.gin:21: `nets.conformer.Conformer.num_heads = 8`, but 4 rotary frequencies, which makes 6 heads",
+                "config.gin:20: `nets.conformer.Conformer.num_heads = 8`, but 4 rotary frequencies, which makes 6 heads",
             ),
         ),
         (
             "mlp_ratio = 2.0",
             (
                 "mlp_ratio = 4",
-                "config.gin:22: `nets.conformer.Conformer.mlp_ratio = 4`, but the tensors of `model.ckpt` have feed-forward layers 2 times as wide as the model",
+                "config.gin:21: `nets.conformer.Conformer.mlp_ratio = 4`, but the tensors of `model.ckpt` have feed-forward layers 2 times as wide as the model",
             ),
         ),
         (
             "use_deepnorm = False",
             (
                 "use_deepnorm = True",
-                "config.gin:23: `nets.conformer.Conformer.use_deepnorm = True`, but the tensors of `model.ckpt` have no tensors of the norm of DeepNorm",
+                "config.gin:22: `nets.conformer.Conformer.use_deepnorm = True`, but the tensors of `model.ckpt` have no tensors of the norm of DeepNorm",
             ),
         ),
         (
             "use_rope = True",
             (
                 "use_rope = False",
-                "config.gin:24: `nets.conformer.Conformer.use_rope = False`, but the tensors of `model.ckpt` have rotary frequencies",
+                "config.gin:23: `nets.conformer.Conformer.use_rope = False`, but the tensors of `model.ckpt` have rotary frequencies",
             ),
         ),
         (
@@ -302,7 +302,7 @@ fn lines_that_cannot_be_followed_are_named() {
     let cases = BTreeMap::from([
         (
             "depth = 3",
-            ("depht = 3", "config.gin:19: unknown parameter `nets.conformer.Conformer.depht`: `Conformer` has "),
+            ("depht = 3", "config.gin:18: unknown parameter `nets.conformer.Conformer.depht`: `Conformer` has "),
         ),
         (
             "n_mel = 64",
@@ -337,12 +337,12 @@ fn lines_that_cannot_be_followed_are_named() {
                 "config.gin:10: `nets.melspectrogram.MelSpectrogram.power`: expected 2, a power spectrogram, found 1",
             ),
         ),
-        ("num_heads = 6", ("num_heads = six", "config.gin:21: expected a value such as")),
+        ("num_heads = 6", ("num_heads = six", "config.gin:20: expected a value such as")),
         (
             "patch_size = (64, 4)",
             (
                 "patch_size = (32, 4)",
-                "config.gin:25: `nets.conformer.Conformer.patch_size = (32, 4)`: expected patches of all 64 bins",
+                "config.gin:24: `nets.conformer.Conformer.patch_size = (32, 4)`: expected patches of all 64 bins",
             ),
         ),
     ]);

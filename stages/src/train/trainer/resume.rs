@@ -4,6 +4,8 @@ use super::super::checkpoint::{Checkpoint, State};
 use super::super::error::TrainError;
 use super::average::Average;
 use super::{Trainer, TrainerConfig};
+use candle_core::Tensor;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 impl Trainer {
@@ -19,6 +21,17 @@ impl Trainer {
         let (model, optimizer) = (self.model.weights().tensors(), self.optimizer.tensors()?);
         let checkpoint = Checkpoint { model, optimizer, average, state };
         checkpoint.write(dir)
+    }
+
+    /// Takes over the weights of an encoder, by published name, before the first step; the head keeps its fresh ones.
+    ///
+    /// # Errors
+    /// The first tensor that is missing or has another shape; nothing is changed then.
+    pub fn start_from(&mut self, encoder: &HashMap<String, Tensor>) -> Result<(), TrainError> {
+        let weights = self.model.weights();
+        weights.assign_part(encoder, |name| !name.starts_with("linear."))?;
+        self.average = self.config.optimizer.average.map(|decay| Average::new(decay, weights)).transpose()?;
+        Ok(())
     }
 
     /// Continues from the checkpoint in folder `path`, and gives its cursor. The trainer must have been made with the
