@@ -31,10 +31,11 @@ fn every_config_binds() {
         let text = fs::read_to_string(path).expect("readable");
         let mut sets = if text.contains("vars.encodec") { vec![encodec] } else { Vec::new() };
         if text.contains("vars.statistics") {
-            sets.push(format!("vars.statistics={}", root.join("tests/golden/statistics").display()));
+            let folder = if text.contains("statistics-16k") { "statistics_16k" } else { "statistics" };
+            sets.push(format!("vars.statistics={}", root.join("tests/golden").join(folder).display()));
         }
-        if text.contains("vars.model") {
-            sets.push(format!("vars.model={}", model.path().display()));
+        for name in ["vars.model", "vars.untrained"].iter().filter(|name| text.contains(**name)) {
+            sets.push(format!("{name}={}", model.path().display()));
         }
         if let Err(report) = Plan::load(path, &sets, &registry) {
             panic!("{}:\n{}", path.display(), report.render(false));

@@ -14,6 +14,7 @@
 //! | [`Embeddings`] | what an encoder makes of part of a recording | `embed` | people, probes |
 //! | [`Metrics`] | one logged training step | `pretrain` | people |
 //! | [`Statistics`] | mean and deviation of a view over a corpus | `statistics` | `features`, people |
+//! | [`Scores`] | how well a task is predicted from a representation | `linear_probe` | people |
 //! | [`CodebookFit`] | one fitted codebook | `fit_codebook` | `tokenize`, people |
 //! | [`Codebooks`] | how often each code of a codebook occurs | every run | people |
 //! | [`Reject`] | one recording that could not be used, and why | every stage | the quarantine |
@@ -32,6 +33,7 @@ mod id;
 mod metrics;
 pub mod origin;
 mod reject;
+mod score;
 mod statistics;
 mod tokens;
 mod track;
@@ -49,6 +51,7 @@ pub use id::TrackId;
 pub use metrics::{Metrics, MetricsSpec};
 pub use origin::Origin;
 pub use reject::{Reject, RejectSpec};
+pub use score::{Scores, ScoresSpec};
 pub use statistics::{Statistics, StatisticsSpec};
 pub use tokens::{StreamSpec, Tokens, TokensSpec};
 pub use track::{Split, Track, TrackSpec};

@@ -1,6 +1,6 @@
 //! The verbs of omar-flow: every stage a graph can name, and the maths behind them.
 //!
-//! Two rings. The folders `codec`, `dsp`, `encodec`, `quantize`, `model` and `train` are pure: slices or candle tensors in and
+//! Two rings. The folders `codec`, `dsp`, `encodec`, `quantize`, `model`, `train` and `probe` are pure: slices or candle tensors in and
 //! out, no Arrow, no threads, no logging. The folder [`ops`] holds one file per stage kind, which unpacks columns,
 //! calls the maths, packs columns, and decides whether a failure rejects one track or ends the run. Nothing here knows
 //! timely: the dataflow is rendered by the `omar-flow` crate. Beside the rings, [`corpus`] finds recordings,
@@ -20,6 +20,7 @@ pub mod error;
 mod estimate;
 pub mod model;
 pub mod ops;
+pub mod probe;
 pub mod quantize;
 pub mod registry;
 pub mod seed;

@@ -20,6 +20,7 @@ pub mod tokenize;
 pub mod pretrain;
 
 pub mod embed;
+pub mod linear_probe;
 
 use crate::Registry;
 
@@ -37,4 +38,5 @@ pub fn registry() -> Registry {
         .with::<tokenize::Tokenize>()
         .with::<pretrain::Pretrain>()
         .with::<embed::Embed>()
+        .with::<linear_probe::LinearProbe>()
 }
