@@ -72,7 +72,7 @@ fn parity(name: &str) {
         assert_eq!((values.len(), start), (positions * dim, 0.0));
         let top = expected_values.iter().fold(0f32, |top, value| top.max(value.abs()));
         let distance = values.iter().zip(expected_values).fold(0f32, |top, (a, b)| top.max((a - b).abs())) / top;
-        println!("{name} layer {layer}: {positions} vectors, relative difference {distance:.1e}");
+        eprintln!("{name} layer {layer}: {positions} vectors, relative difference {distance:.1e}");
         assert!(distance < TOLERANCE, "{name} layer {layer}: relative difference {distance:e}");
     }
 }
