@@ -23,6 +23,9 @@ fn every_config_binds() {
     let published = root.join("tests/golden/checkpoint_base");
     let imported = import::read(&published, &import::ImportOptions::default()).expect("it is imported");
     imported.write(model.path()).expect("it is written");
+    // Rendered music with labels is made by a script: a list of one recording stands in for it.
+    fs::write(model.path().join("manifest.csv"), "path,id,split\na.wav,a,train\n").expect("it is written");
+    fs::write(model.path().join("labels.csv"), "path,task,start,end,label\na.wav,pitch,,,60\n").expect("it is written");
     let mut found = Vec::new();
     graphs(&root.join("configs"), &mut found);
     for path in &found {
@@ -34,7 +37,7 @@ fn every_config_binds() {
             let folder = if text.contains("statistics-16k") { "statistics_16k" } else { "statistics" };
             sets.push(format!("vars.statistics={}", root.join("tests/golden").join(folder).display()));
         }
-        for name in ["vars.model", "vars.untrained"].iter().filter(|name| text.contains(**name)) {
+        for name in ["vars.model", "vars.untrained", "vars.data"].iter().filter(|name| text.contains(**name)) {
             sets.push(format!("{name}={}", model.path().display()));
         }
         if let Err(report) = Plan::load(path, &sets, &registry) {
