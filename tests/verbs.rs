@@ -176,7 +176,7 @@ fn a_gpu_that_cannot_be_used_is_explained_with_status_5() {
     let (status, _, err) = outcome(&["doctor", "--device", "gpu"]);
     assert_eq!(status, 2);
     assert!(err.contains("the first GPU is `cuda:0`"), "{err}");
-    let (status, out, err) = outcome(&["run", RIGHT, "--set", "resources.device=cuda:4096"]);
+    let (status, out, err) = outcome(&["run", "configs/quickstart.yaml", "--set", "resources.device=cuda:4096"]);
     assert_eq!((status, out.as_str()), (5, ""));
     assert!(err.contains("wants cuda:4096") && err.contains("or use `device: cpu`"), "{err}");
     if !cfg!(feature = "cuda") {

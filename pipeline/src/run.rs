@@ -248,7 +248,8 @@ fn automatic(plan: &Plan, nth: usize) -> Option<(String, Option<String>)> {
 fn check_devices(plan: &Plan) -> Result<(), RunError> {
     let mut checked = Vec::new();
     for node in &plan.nodes {
-        if matches!(node.device, Device::Cuda(_)) && !checked.contains(&node.device) {
+        let wanted = matches!(node.device, Device::Cuda(_)) && node.stage.uses_device();
+        if wanted && !checked.contains(&node.device) {
             checked.push(node.device);
             let opened = device::open(&node.device.to_string());
             opened.map_err(|error| {

@@ -6,9 +6,11 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
-use std::path::Path;
-use std::time::Instant;
+mod measure;
 
+use std::path::Path;
+
+use measure::spent_ms;
 use omar_stages::codec::{DecodeOptions, Decoder};
 use omar_stages::dsp::resample::{Method, Resampler};
 
@@ -21,9 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             resample = false;
             continue;
         }
-        let (wall, cpu) = (Instant::now(), processor_s());
-        let seconds = decode(argument.as_ref(), resample)?;
-        let spent = processor_s().zip(cpu).map_or(wall.elapsed().as_secs_f64(), |(now, then)| now - then);
+        let mut seconds = 0.0;
+        let spent = spent_ms(|| decode(argument.as_ref(), resample).map(|found| seconds = found))? / 1e3;
         println!("{seconds:10.2} {spent:10.4} {:10.0}  {argument}", seconds / spent);
     }
     Ok(())
@@ -44,10 +45,4 @@ fn decode(path: &Path, resample: bool) -> Result<f64, Box<dyn std::error::Error>
     }
     resampler.finish(&mut out)?;
     Ok(len as f64 / f64::from(sample_rate))
-}
-
-/// Processor time of this thread so far, in seconds, where the system tells.
-fn processor_s() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(stat.split_ascii_whitespace().next()?.parse::<f64>().ok()? / 1e9)
 }

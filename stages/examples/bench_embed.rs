@@ -7,10 +7,13 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod measure;
+
 use std::error::Error;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use measure::spent_ms;
 use omar_stages::encoder::import::{ImportOptions, read};
 use omar_stages::model::{Form, Pass};
 
@@ -31,22 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let positions = crop.len() / encoder.patch_dim();
         let shape = (batch, positions, encoder.patch_dim());
         let patches = Tensor::from_vec(crop.repeat(batch), shape, &Device::Cpu)?;
-        let start = cpu_ms()?;
-        let hidden = encoder.forward_layers(&patches, &mut Pass::evaluate(Form::Kernels))?;
-        let ms = (cpu_ms()? - start) / batch as f64;
+        let mut hidden = Vec::new();
+        let forward = || encoder.forward_layers(&patches, &mut Pass::evaluate(Form::Kernels));
+        let ms = spent_ms(|| forward().map(|layers| hidden = layers))? / batch as f64;
         let last = hidden.last().ok_or("an encoder has layers")?.get(0)?.flatten_all()?.to_vec1::<f32>()?;
         std::fs::write(output, last.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
         println!("{ms}");
     }
     Ok(())
-}
-
-/// Milliseconds of processor time of all threads so far.
-fn cpu_ms() -> Result<f64, Box<dyn Error>> {
-    let mut total = 0.0;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        total += text.split_whitespace().next().ok_or("schedstat is empty")?.parse::<f64>()?;
-    }
-    Ok(total / 1e6)
 }

@@ -10,12 +10,14 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod measure;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
-use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
+use measure::{median, resident_mb, spent_ms};
 use omar_stages::encodec::Encodec;
 use omar_stages::seed::Random;
 use safetensors::tensor::{Dtype, TensorView};
@@ -56,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut times, mut products) = ([const { Vec::new() }; BATCHES.len()], Vec::new());
     for _ in 0..rounds {
         for (batch, times) in BATCHES.into_iter().zip(&mut times) {
-            times.push(cpu(|| encode(batch))? / batch as f64);
+            times.push(spent_ms(|| encode(batch))? / batch as f64);
         }
         products.push(matmul()?);
     }
@@ -91,7 +93,7 @@ fn serve(folder: &Path) -> Result<(), Box<dyn Error>> {
         let samples: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
         let crops = vec![&samples[..]; batch];
         let mut out = vec![0.0; batch * encoder.frames(samples.len()) * encoder.bins()];
-        let ms = cpu(|| encoder.encode(&crops, &mut out))? / batch as f64;
+        let ms = spent_ms(|| encoder.encode(&crops, &mut out))? / batch as f64;
         let first = &out[..out.len() / batch];
         std::fs::write(output, first.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
         println!("{ms}");
@@ -102,32 +104,8 @@ fn serve(folder: &Path) -> Result<(), Box<dyn Error>> {
 /// Processor time of a matrix product of candle, in milliseconds.
 fn matmul() -> Result<f64, candle_core::Error> {
     let a = Tensor::ones((1024, 1024), DType::F32, &Device::Cpu)?;
-    let all = cpu(|| (0..MATMULS).try_for_each(|_| a.matmul(&a).map(drop)))?;
+    let all = spent_ms(|| (0..MATMULS).try_for_each(|_| a.matmul(&a).map(drop)))?;
     Ok(all / MATMULS as f64)
-}
-
-/// Milliseconds of processor time of this thread, or of the clock where the system does not tell.
-fn cpu<E>(work: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
-    let so_far = || {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-        Some(text.split_whitespace().next()?.parse::<f64>().ok()? / 1e6)
-    };
-    let (start, clock) = (so_far(), Instant::now());
-    work()?;
-    let clock = clock.elapsed().as_secs_f64() * 1e3;
-    Ok(start.zip(so_far()).map_or(clock, |(start, end)| end - start))
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// A line of `/proc/self/status` in megabytes; 0 where there is none.
-fn resident_mb(what: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(what)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1e3
 }
 
 fn noise(crop: u64) -> Vec<f32> {

@@ -7,9 +7,12 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod measure;
+
 use std::time::Instant;
 
 use candle_core::Device;
+use measure::processor_ms;
 use omar_stages::dsp::cqt::CqtConfig;
 use omar_stages::dsp::mel::MelConfig;
 use omar_stages::dsp::patch::PatchShape;
@@ -70,25 +73,19 @@ fn time<E>(name: &str, rounds: usize, mut work: impl FnMut() -> Result<(), E>) -
         work()?;
     }
     let mut times = Vec::with_capacity(rounds);
-    let cpu = cpu_ms();
+    let cpu = processor_ms();
     for _ in 0..rounds {
         let start = Instant::now();
         work()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    let cpu = cpu.zip(cpu_ms()).map(|(before, after)| (after - before) / rounds as f64);
+    let cpu = cpu.zip(processor_ms()).map(|(before, after)| (after - before) / rounds as f64);
     times.sort_by(f64::total_cmp);
     let (best, median) = (times[0], times[times.len() / 2]);
     let cpu_text = cpu.map_or("-".to_string(), |ms| format!("{ms:.3}"));
     let rate = CROP_S * 1e3 / cpu.unwrap_or(median);
     println!("{name:32} {median:>10.3} {best:>10.3} {cpu_text:>10} {rate:>12.0}");
     Ok(())
-}
-
-/// Processor time of this thread so far, where the system tells.
-fn cpu_ms() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(text.split_whitespace().next()?.parse::<f64>().ok()? / 1e6)
 }
 
 /// White noise in [-0.5, 0.5).

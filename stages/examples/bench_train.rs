@@ -12,6 +12,8 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
+mod measure;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
@@ -19,15 +21,12 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Optimizer, ParamsAdamW};
+use measure::{median, resident_mb, spent_ms};
 use omar_stages::model::{ConformerConfig, MaskMethod, MaskedModelConfig, Masking, Norm};
 use omar_stages::seed::Random;
 use omar_stages::train::{
     AdamW, AdamWConfig, CropKey, Gradients, Groups, Minibatch, OptimizerConfig, Trainer, TrainerConfig,
 };
-
-/// As the program has it: large buffers come and go with every step.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Values per input patch: mel, 96 bins by 4 frames.
 const PATCH: usize = 384;
@@ -89,9 +88,9 @@ impl Bench {
 
     /// Milliseconds of wall and of processor time of a step.
     fn step(&mut self) -> Result<(f64, f64), Box<dyn Error>> {
-        let (start, before) = (Instant::now(), processor_ms());
-        self.trainer.step(&self.minibatch)?;
-        Ok((start.elapsed().as_secs_f64() * 1e3, processor_ms() - before))
+        let start = Instant::now();
+        let cpu = spent_ms(|| self.trainer.step(&self.minibatch).map(drop))?;
+        Ok((start.elapsed().as_secs_f64() * 1e3, cpu))
     }
 }
 
@@ -114,8 +113,8 @@ fn report(mut bench: Bench, steps: usize) -> Result<(), Box<dyn Error>> {
         cpus.push(cpu);
         rates.push(matmul_rate()?);
     }
-    println!("step: {:.0} ms, {:.0} ms of processor time", median(&mut walls), median(&mut cpus));
-    println!("matrix product: {:.0} GFLOP/s; memory: {:.0} MB", median(&mut rates), resident_mb("VmHWM"));
+    println!("step: {:.0} ms, {:.0} ms of processor time", median(walls), median(cpus));
+    println!("matrix product: {:.0} GFLOP/s; memory: {:.0} MB", median(rates), resident_mb("VmHWM"));
     Ok(())
 }
 
@@ -144,7 +143,7 @@ fn optimizer(bench: &Bench) -> Result<(), Box<dyn Error>> {
         theirs.step(&store)?;
         times[1].push(start.elapsed().as_secs_f64() * 1e3);
     }
-    let [ours, theirs] = times.map(|mut times| median(&mut times));
+    let [ours, theirs] = times.map(median);
     println!("{} weights: {ours:.1} ms, candle-nn {theirs:.1} ms, {:.1} x", weights.count(), theirs / ours);
     Ok(())
 }
@@ -157,24 +156,4 @@ fn matmul_rate() -> candle_core::Result<f64> {
         a.matmul(&a)?;
     }
     Ok(4.0 * 2.0 * 1.024f64.powi(3) / start.elapsed().as_secs_f64())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// Processor time of this process so far, from the kernel's count of ticks of 10 ms.
-fn processor_ms() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10.0
-}
-
-/// A figure of `/proc/self/status` in MB.
-fn resident_mb(field: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kb = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kb| kb.parse::<f64>().ok());
-    kb.unwrap_or(0.0) / 1024.0
 }

@@ -43,7 +43,7 @@ mod random;
 mod rotary;
 mod self_attention;
 mod tape;
-mod weights;
+pub(crate) mod weights;
 
 pub use config::{ConformerConfig, MaskedModelConfig, Norm, PositionEncoding, Size};
 pub use conformer::Conformer;

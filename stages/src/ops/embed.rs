@@ -176,6 +176,10 @@ impl Stage for Embed {
         self.plan.schema.clone()
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.is_none() {

@@ -42,14 +42,19 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// The error function to 1.5e-7 absolute: Abramowitz and Stegun 7.1.26.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
-    let a = x.abs();
-    let t = 1.0 / fma(0.327_591_1, a, 1.0);
+    erf_with(x, exp(-x * x))
+}
+
+/// [`erf`], where `e^(-x^2)` is known.
+#[inline(always)]
+fn erf_with(x: f32, exponential: f32) -> f32 {
+    let t = 1.0 / fma(0.327_591_1, x.abs(), 1.0);
     let mut p = 1.061_405_4;
     p = fma(p, t, -1.453_152);
     p = fma(p, t, 1.421_413_8);
     p = fma(p, t, -0.284_496_74);
     p = fma(p, t, 0.254_829_6);
-    fma(-(p * t), exp(-a * a), 1.0).copysign(x)
+    fma(-(p * t), exponential, 1.0).copysign(x)
 }
 
 /// GELU in its exact form, `x Phi(x)`, as `torch.nn.GELU()` computes it.
@@ -61,25 +66,16 @@ pub(crate) fn gelu(x: f32) -> f32 {
 /// The derivative of [`gelu`]: `Phi(x) + x phi(x)`.
 #[inline(always)]
 pub(crate) fn gelu_slope(x: f32) -> f32 {
-    const INV_SQRT_2PI: f32 = 0.398_942_3;
-    0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)) + x * INV_SQRT_2PI * exp(-0.5 * x * x)
+    gelu_and_slope(x).1
 }
 
-/// [`gelu`] and its slope together: they share an exponential, since `erf` is told through `e^(-x^2 / 2)` here.
+/// [`gelu`] and its slope together: `Phi` is told through the exponential that `phi` is made of.
 #[inline(always)]
 pub(crate) fn gelu_and_slope(x: f32) -> (f32, f32) {
     const INV_SQRT_2PI: f32 = 0.398_942_3;
-    let a = x.abs() * FRAC_1_SQRT_2;
-    let t = 1.0 / fma(0.327_591_1, a, 1.0);
-    let mut p = 1.061_405_4;
-    p = fma(p, t, -1.453_152);
-    p = fma(p, t, 1.421_413_8);
-    p = fma(p, t, -0.284_496_74);
-    p = fma(p, t, 0.254_829_6);
-    let e = exp(-0.5 * x * x);
-    let erf = fma(-(p * t), e, 1.0).copysign(x);
-    let phi = 0.5 * (1.0 + erf);
-    (x * phi, fma(x * INV_SQRT_2PI, e, phi))
+    let exponential = exp(-0.5 * x * x);
+    let cumulative = 0.5 * (1.0 + erf_with(x * FRAC_1_SQRT_2, exponential));
+    (x * cumulative, fma(x * INV_SQRT_2PI, exponential, cumulative))
 }
 
 /// The logistic function.

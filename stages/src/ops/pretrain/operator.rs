@@ -5,36 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use arrow::array::{
-    ArrayRef, Float32Array, Float64Array, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
-};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Float32Type, UInt16Type};
+use arrow::array::{RecordBatch, UInt32Array, UInt64Array};
 use candle_core::{Device, Tensor};
-use omar_schemas::{Origin, Split, column, fixed_values};
+use omar_schemas::{Origin, Split, column};
 
 use super::Plan;
 use super::best::Best;
-use super::examples::{self, Unigram};
+use super::example::Example;
+use super::shown::{self, Unigram};
 use super::valid::ValidSet;
 use crate::error::StageError;
 use crate::stage::{Operator, Output, Port, Position, Progress, StageContext};
-use crate::train::{
-    Collective, CropKey, Cursor, Minibatch, Shuffle, StepMetrics, TrainError, Trainer, ValidMetrics, latest, prune,
-};
+use crate::train::{Collective, CropKey, Cursor, Minibatch, Shuffle, TrainError, Trainer, ValidMetrics, latest, prune};
 
 /// Folder of the checkpoints in the node's folder.
 const CHECKPOINTS: &str = "checkpoints";
-
-/// One crop, ready for the model.
-#[derive(Debug)]
-pub(super) struct Example {
-    /// `(positions, patch_dim)`.
-    pub(super) patches: Vec<f32>,
-    /// `(positions, streams)`.
-    pub(super) tokens: Vec<u32>,
-    pub(super) key: CropKey,
-}
 
 /// The operator.
 #[derive(Debug)]
@@ -184,72 +169,18 @@ impl Pretrainer {
             let key = CropKey { track: tracks.value(row), crop: u64::from(crops.value(row)) };
             match Origin::read(input, row)?.split {
                 Split::Train => {
-                    let example = self.example(input, targets, row, key)?;
+                    let example = self.plan.example(input, targets, row, key)?;
                     self.pass.1 = true;
                     self.shuffle.push((at.pass, at.shard), example);
                 }
                 Split::Valid => {
-                    let example = self.example(input, targets, row, key)?;
+                    let example = self.plan.example(input, targets, row, key)?;
                     self.valid.offer(example);
                 }
                 Split::Test => {}
             }
         }
         Ok(())
-    }
-
-    /// Patches of all views side by side, and tokens of all streams side by side.
-    fn example(
-        &self,
-        input: &RecordBatch,
-        targets: &RecordBatch,
-        row: usize,
-        key: CropKey,
-    ) -> Result<Example, StageError> {
-        let plan = &self.plan;
-        let (positions, dim, streams) = self.shape();
-        let mut patches = vec![0.0; positions * dim];
-        let mut at = 0;
-        for (name, shape) in &plan.views {
-            let features = fixed_values::<Float32Type>(input, name, row)?;
-            let width = shape.values();
-            let mut cut = vec![0.0; positions * width];
-            shape.cut_into(features, &mut cut).map_err(|error| StageError::Failed(error.to_string()))?;
-            for (to, from) in patches.chunks_exact_mut(dim).zip(cut.chunks_exact(width)) {
-                to[at..at + width].copy_from_slice(from);
-            }
-            at += width;
-        }
-        let mut tokens = vec![0; positions * streams];
-        let mut at = 0;
-        for (name, codebooks) in &plan.streams {
-            let codes = fixed_values::<UInt16Type>(targets, name, row)?;
-            debug_assert_eq!(codes.len(), plan.target_positions * codebooks);
-            for (to, from) in tokens.chunks_exact_mut(streams).zip(codes.chunks_exact(*codebooks)) {
-                for (to, from) in to[at..].iter_mut().zip(from) {
-                    *to = u32::from(*from);
-                }
-            }
-            at += codebooks;
-        }
-        Ok(Example { patches, tokens, key })
-    }
-
-    /// Positions, values per patch, and streams.
-    fn shape(&self) -> (usize, usize, usize) {
-        let model = &self.plan.trainer.model;
-        (self.plan.positions, model.patch_dim, model.streams)
-    }
-
-    fn minibatch(&self, examples: &[Example]) -> Result<Minibatch, StageError> {
-        let (positions, dim, streams) = self.shape();
-        let patches: Vec<f32> = examples.iter().flat_map(|e| e.patches.iter().copied()).collect();
-        let tokens: Vec<u32> = examples.iter().flat_map(|e| e.tokens.iter().copied()).collect();
-        Ok(Minibatch {
-            patches: Tensor::from_vec(patches, (examples.len(), positions, dim), &Device::Cpu)?,
-            tokens: Tensor::from_vec(tokens, (examples.len(), positions, streams), &Device::Cpu)?,
-            keys: examples.iter().map(|example| example.key).collect(),
-        })
     }
 
     /// One step, and what is due after it.
@@ -259,7 +190,7 @@ impl Pretrainer {
             return Ok(());
         }
         let Some(examples) = self.shuffle.take(self.plan.params.minibatch) else { return Ok(()) };
-        let minibatch = self.minibatch(&examples)?;
+        let minibatch = self.plan.minibatch(&examples)?;
         drop(examples);
         let metrics = match self.trainer.step(&minibatch) {
             Err(error @ TrainError::NotFinite { .. }) => return Err(self.failed(&minibatch, &error)?),
@@ -268,14 +199,14 @@ impl Pretrainer {
         let plan = self.plan.clone();
         let due = |every: u64| metrics.step.is_multiple_of(every) || metrics.step == plan.params.steps;
         if due(plan.params.log_every) {
-            out.emit(self.row(&metrics, None)?);
+            out.emit(self.plan.row(&metrics, None, self.started.elapsed())?);
         }
         if due(plan.params.valid.every) && !self.valid.examples().is_empty() {
             let (valid, unigram) = self.evaluate()?;
-            out.emit(self.row(&metrics, Some((&valid, &unigram)))?);
+            out.emit(self.plan.row(&metrics, Some((&valid, &unigram)), self.started.elapsed())?);
             if let Some(dir) = self.dir.as_ref().filter(|_| self.collective.rank() == 0) {
-                let one = |example: &Example| self.minibatch(std::slice::from_ref(example));
-                examples::write(dir, &plan, &self.trainer, self.valid.examples(), one)?;
+                let one = |example: &Example| self.plan.minibatch(std::slice::from_ref(example));
+                shown::write(dir, &plan, &self.trainer, self.valid.examples(), one)?;
             }
             if self.best.offer(metrics.step, valid.means().0) && plan.params.checkpoint.best {
                 self.save()?;
@@ -291,14 +222,14 @@ impl Pretrainer {
     fn evaluate(&self) -> Result<(ValidMetrics, Unigram), StageError> {
         let (mut valid, mut unigram) = (ValidMetrics::default(), Unigram::default());
         for (i, examples) in self.valid.examples().chunks(self.plan.params.minibatch).enumerate() {
-            let minibatch = self.minibatch(examples)?;
-            unigram.add(examples, &self.trainer.valid_mask(&minibatch)?, self.shape().2);
+            let minibatch = self.plan.minibatch(examples)?;
+            unigram.add(examples, &self.trainer.valid_mask(&minibatch)?, self.plan.shape().2);
             if i % self.collective.size() == self.collective.rank() {
                 valid.add(&self.trainer.evaluate(&minibatch)?);
             }
         }
         if self.is_shared() {
-            valid.add_up(&*self.collective, self.shape().2)?;
+            valid.add_up(&*self.collective, self.plan.shape().2)?;
         }
         Ok((valid, unigram))
     }
@@ -322,36 +253,6 @@ impl Pretrainer {
         )))
     }
 
-    /// A row of metrics: of the step, or of the held-out crops after it.
-    fn row(&self, step: &StepMetrics, valid: Option<(&ValidMetrics, &Unigram)>) -> Result<RecordBatch, StageError> {
-        let (split, grad_norm) = if valid.is_some() { ("valid", None) } else { ("train", Some(step.grad_norm)) };
-        let (loss, accuracy, per_stream) = valid
-            .map_or_else(|| (step.loss, step.accuracy, step.stream_accuracy.clone()), |(metrics, _)| metrics.means());
-        let (unigram, unigrams) = valid.and_then(|(_, unigram)| unigram.accuracy()).unzip();
-        let schema = &self.plan.output;
-        let DataType::List(item) = schema.field_with_name("stream_accuracy")?.data_type() else {
-            return Err(StageError::Failed("`stream_accuracy` is no list".to_owned()));
-        };
-        let list = |values: Vec<f32>| -> ArrayRef {
-            let offsets = OffsetBuffer::from_lengths([values.len()]);
-            Arc::new(ListArray::new(item.clone(), offsets, Arc::new(Float32Array::from(values)), None))
-        };
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt64Array::from(vec![step.step])),
-            Arc::new(StringArray::from(vec![split])),
-            Arc::new(Float64Array::from(vec![loss])),
-            Arc::new(Float64Array::from(vec![accuracy])),
-            list(per_stream),
-            Arc::new(Float64Array::from(vec![unigram])),
-            list(unigrams.unwrap_or_default()),
-            Arc::new(Float64Array::from(vec![step.lr])),
-            Arc::new(Float64Array::from(vec![grad_norm])),
-            Arc::new(UInt64Array::from(vec![step.step * self.plan.params.minibatch as u64])),
-            Arc::new(Float64Array::from(vec![self.started.elapsed().as_secs_f64()])),
-        ];
-        Ok(RecordBatch::try_new(schema.clone(), columns)?)
-    }
-
     /// Writes a checkpoint, unless there is one of this step, no place for it, or it is another process that does.
     fn save(&mut self) -> Result<(), StageError> {
         let step = self.trainer.step_count();
@@ -363,7 +264,7 @@ impl Pretrainer {
             serde_json::to_value(self.shuffle.cursor()).map_err(|error| StageError::Failed(error.to_string()))?;
         std::fs::create_dir_all(&dir).map_err(|source| StageError::io(&dir, source))?;
         // First the crops, then the checkpoint that counts on them.
-        self.valid.save(&dir, self.shape())?;
+        self.valid.save(&dir, self.plan.shape())?;
         let checkpoints = dir.join(CHECKPOINTS);
         self.plan.manifest.write(&checkpoints)?;
         self.trainer.save(&checkpoints, cursor)?;
@@ -401,7 +302,8 @@ fn between_devices(collective: Arc<dyn Collective>, device: &Device) -> Result<A
         let nccl = crate::train::Nccl::connect(collective, device);
         return Ok(Arc::new(nccl.map_err(|error| StageError::Failed(error.to_string()))?));
     }
-    debug_assert!(device.is_cpu() || device.is_cuda() || device.is_metal());
+    #[cfg(not(feature = "nccl"))]
+    let _ = device;
     Ok(collective)
 }
 

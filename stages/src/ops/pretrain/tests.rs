@@ -1,7 +1,9 @@
 //! What binding refuses; that a run trains, evaluates, saves and ends; that a stopped run continues with the same bits.
 
+use super::params::ModelParams;
 use super::*;
 use crate::error::At;
+use crate::model::Size;
 use crate::ops::registry;
 use crate::stage::{Output, Position, Progress};
 use crate::{Bound, ParamsError, Rejection};

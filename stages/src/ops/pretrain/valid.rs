@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::operator::Example;
+use super::example::Example;
 use crate::error::StageError;
 use crate::train::CropKey;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Plan;
-use super::operator::Example;
+use super::example::Example;
 use crate::error::StageError;
 use crate::storage::{EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
 use crate::train::{Minibatch, Predictions, Trainer};
