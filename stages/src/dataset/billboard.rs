@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::audio::{slashed, stem};
+use super::audio::{slashed, stem, without_extension};
 use super::error::DatasetError;
 use super::functions::FUNCTIONS;
 use super::open::Reading;
@@ -21,15 +21,21 @@ use super::{find, lab, salami, text};
 /// The name under which the index was published.
 const INDEX: &str = "billboard-2.0-index.csv";
 
-/// The slot as four digits: of a name that starts with its number, or of the folder.
+/// The slot as four digits: of a number, of a name that starts with four digits, or of a folder that is a number.
+/// Fewer digits before other words are more likely a title or the number of a track than a slot.
 pub(super) fn key(name: &str) -> Option<String> {
-    let number = |text: &str| {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u32 = text.get(..digits)?.parse().ok()?;
-        (digits <= 4).then(|| format!("{number:04}"))
-    };
-    let folder = name.rsplit('/').nth(1).filter(|folder| folder.bytes().all(|byte| byte.is_ascii_digit()));
-    number(&stem(name)).or_else(|| folder.and_then(number))
+    let name = without_extension(name);
+    let mut parts = name.rsplit('/');
+    let stem = parts.next()?;
+    let digits = stem.bytes().take_while(u8::is_ascii_digit).count();
+    let ends = !stem[digits..].starts_with(char::is_alphanumeric);
+    if digits == 4 && ends { slot(&stem[..4]) } else { slot(stem).or_else(|| parts.next().and_then(slot)) }
+}
+
+/// The slot of a number.
+fn slot(number: &str) -> Option<String> {
+    let digits = (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| format!("{number:0>4}"))
 }
 
 /// The label files with their slots.
@@ -38,19 +44,24 @@ fn label_files(params: &DatasetParams) -> Result<Vec<(PathBuf, String)>, Dataset
         Task::Chords => params.variant.unwrap_or_default().as_str(),
         _ => "salami_chords",
     };
-    let slot = |path: &Path| -> Option<String> {
-        let stem = stem(&slashed(path));
-        let rest = stem.trim_start_matches(|c: char| c.is_ascii_digit());
+    let slot_of = |path: &Path| -> Option<String> {
+        let path = slashed(path);
+        let stem = stem(&path);
+        let (number, rest) = stem.split_at(stem.bytes().take_while(u8::is_ascii_digit).count());
         let plain = params.task == Task::Structure && rest.is_empty();
-        (rest == wanted || plain).then(|| key(&slashed(path))).flatten()
+        match number {
+            _ if rest != wanted && !plain => None,
+            "" => path.rsplit('/').nth(1).and_then(slot),
+            number => slot(number),
+        }
     };
     let (patterns, such_as): (&[&str], _) = match params.task {
         Task::Chords => (&["*.lab"], format!("`0003/{wanted}.lab` or `0003{wanted}.lab`")),
         _ => (&["*.txt"], "`0003/salami_chords.txt` or `0003.txt`".to_owned()),
     };
-    let found = find::files(&params.annotations(), patterns, &such_as, |path| slot(path).is_some())?;
+    let found = find::files(&params.annotations(), patterns, &such_as, |path| slot_of(path).is_some())?;
     let mut slots: Vec<(PathBuf, String)> =
-        found.into_iter().filter_map(|path| slot(&path).map(|slot| (path, slot))).collect();
+        found.into_iter().filter_map(|path| slot_of(&path).map(|slot| (path, slot))).collect();
     slots.sort_by(|a, b| a.1.cmp(&b.1));
     Ok(slots)
 }
@@ -117,7 +128,8 @@ mod tests {
             ("tree/0010/full.lab", b"0.0\t1.0\tN\n"),
             ("salami/0003.txt", b"0.0\tA, verse, | C |\n5.0\tend\n"),
             ("billboard-2.0-index.csv", b"id\ttitle\tartist\n1\t\t\n3\tMy Song\tThe X\n10\tMy song!\tX\n"),
-            ("audio/3 - My Song.mp3", b""),
+            ("audio/0003 - My Song.mp3", b""),
+            ("audio/99 Luftballons.mp3", b""),
             ("audio/0010/audio.flac", b""),
         ])
     }
@@ -126,6 +138,21 @@ mod tests {
         let mut params = folder.params(Layout::Billboard, task, annotations);
         params.draw = Some(Draw { valid: 0.5, test: 0.0, seed: 3 });
         params
+    }
+
+    #[test]
+    fn slots_are_not_guessed_from_titles() {
+        for (name, expected) in [
+            ("3", Some("0003")),
+            ("0003_x.mp3", Some("0003")),
+            ("a/0003/audio.flac", Some("0003")),
+            ("0003/01 song.mp3", Some("0003")),
+            ("99 Luftballons.mp3", None),
+            ("02-b.mp3", None),
+            ("0003full", None),
+        ] {
+            assert_eq!(key(name).as_deref(), expected, "{name}");
+        }
     }
 
     #[test]

@@ -202,23 +202,22 @@ fn label_file(params: &DatasetParams, path: &Path, problems: &mut Vec<Problem>) 
         _ if params.task == Task::Beats => Format::Beats,
         _ => Format::Lab,
     });
-    let mut labels = Vec::new();
-    match format {
-        Format::Lab => {
-            labels = text::intervals(path, (params.task == Task::Chords).then_some(text::UNKNOWN_CHORD), problems)?
-        }
-        Format::Beats => labels = text::beats(path, problems)?,
+    let unknown = (params.task == Task::Chords).then_some(text::UNKNOWN_CHORD);
+    let labels = match format {
+        Format::Lab => text::intervals(path, unknown, problems)?,
+        Format::Beats => text::beats(path, problems)?,
         Format::Csv => {
             let columns = Columns { required: &["label"], optional: &["start", "end"] };
-            let mut wrong = Vec::new();
+            let (mut labels, mut wrong) = (Vec::new(), Vec::new());
             table::read(path, columns, problems, &mut |line, cells| {
                 let text = |cell: usize| cells[cell].first().map_or("", String::as_str);
                 labels.extend(timed(path, line, [text(1), text(2), text(0)], &mut wrong));
             })?;
             problems.append(&mut wrong);
             text::check_intervals(path, &mut labels, problems);
+            labels
         }
-    }
+    };
     Ok(labels.into_iter().filter_map(|label| checked(params, path, label, problems)).collect())
 }
 

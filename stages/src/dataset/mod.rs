@@ -43,4 +43,4 @@ pub use error::{DatasetError, Problem, ProblemKind};
 pub use functions::{FUNCTIONS, function};
 pub use leak::{Leak, Shared, audio_leaks, leaks};
 pub use params::{All, DatasetParams, Draw, Format, Layout, Sections, Task, Variant};
-pub use track::{Coverage, Dataset, Label, Track};
+pub use track::{Coverage, Dataset, Label, Splits, Track};

@@ -66,12 +66,12 @@ impl Reading {
     }
 
     /// Keeps the first of tracks with the same id or key.
-    fn remove_duplicates(&mut self) -> Names {
+    fn remove_duplicates(&mut self, layout: Layout) -> Names {
         let mut names = Names {
             ids: HashMap::new(),
             keys: HashMap::new(),
             left_out: std::mem::take(&mut self.left_out_names),
-            layout: Layout::Generic,
+            layout,
         };
         let mut kept: Vec<Entry> = Vec::with_capacity(self.entries.len());
         for entry in std::mem::take(&mut self.entries) {
@@ -129,7 +129,7 @@ impl DatasetParams {
     ///
     /// # Errors
     /// As [`DatasetParams::read`]; when there is audio for none of the tracks, which is a wrong path rather than a gap;
-    /// and when there is any problem and the parameters are `strict`.
+    /// or labels for none; and when there is any problem and the parameters are `strict`.
     pub fn open(&self) -> Result<Dataset, DatasetError> {
         let dataset = self.read()?;
         if self.strict
@@ -146,6 +146,12 @@ impl DatasetParams {
                 self.audio,
                 dataset.tracks[0].audio
             )));
+        }
+        if dataset.coverage.with_labels == 0 {
+            let reason = dataset.problems.iter().find(|problem| problem.kind != ProblemKind::MissingAudio);
+            let reason = reason.map_or(String::new(), |problem| format!("; {problem}"));
+            let (task, layout) = (self.task.as_str(), self.layout.as_str());
+            return Err(DatasetError::Empty(format!("no track of `{layout}` has {task}{reason}")));
         }
         Ok(dataset)
     }
@@ -169,8 +175,7 @@ impl DatasetParams {
             Layout::Pianosyllabus => pianosyllabus::read(self, &mut reading),
             Layout::Generic => generic::read(self, &mut reading),
         }?;
-        let mut names = reading.remove_duplicates();
-        names.layout = self.layout;
+        let names = reading.remove_duplicates(self.layout);
         if reading.entries.is_empty() {
             let place = self.annotations.as_deref().unwrap_or(&self.audio);
             return Err(DatasetError::Empty(match reading.problems.first() {

@@ -197,23 +197,53 @@ fn billboard() {
     for variant in [Variant::Full, Variant::Majmin, Variant::Majmin7inv] {
         params.variant = Some(variant);
         let dataset = params.read().expect("a data set");
-        assert_eq!(dataset.coverage.listed, 30);
+        assert_eq!(dataset.coverage.listed, 29);
         let empty = count(&dataset, ProblemKind::EmptyInterval);
         let left_out = dataset.problems.iter().filter(|problem| {
             problem.kind == ProblemKind::MalformedLine && problem.message.ends_with("the line is left out")
         });
         assert_eq!(dataset.coverage.labels + empty + left_out.count() as u64, rows(&params), "{variant:?}");
-        if variant != Variant::Full {
-            assert_eq!(count(&dataset, ProblemKind::MalformedLine), 0, "{variant:?}");
-        }
+        let malformed = if variant == Variant::Full { 52 } else { 0 };
+        assert_eq!(count(&dataset, ProblemKind::MalformedLine), malformed, "{variant:?}");
+        assert_eq!(wrong(&dataset).len() as u64, malformed, "{variant:?}");
         assert!(dataset.tracks.iter().all(|track| track.group.is_some()));
     }
     params.variant = None;
     params.task = Task::Structure;
     params.annotations = Some(params.annotations().with_file_name("salami").display().to_string());
     let dataset = params.read().expect("a data set");
-    assert_eq!(dataset.coverage.with_labels, 30);
-    assert_eq!(wrong(&dataset).len(), 1, "{:#?}", wrong(&dataset));
+    assert_eq!(dataset.coverage.with_labels, 29);
+    assert_eq!(wrong(&dataset), [""; 0]);
+    let silences = dataset.tracks.iter().flat_map(|track| &track.labels).filter(|label| label.value == "silence");
+    // 54 lines of silence and five of `Z`.
+    assert_eq!(silences.count(), 59);
+}
+
+#[test]
+fn no_row_of_a_label_file_is_lost() {
+    let folder = Folder::new(&[]);
+    for (task, annotations, extension) in [
+        (Task::Chords, "mirdata_samples/beatles/annotations", "lab"),
+        (Task::Structure, "mirdata_samples/beatles/annotations", "lab"),
+        (Task::Beats, "mirdata_samples/beatles/annotations", "txt"),
+        (Task::Chords, "mirdata_samples/queen/annotations", "lab"),
+        (Task::Structure, "mirdata_samples/queen/annotations", "lab"),
+        (Task::Chords, "mirdata_samples/rwc_popular/annotations/AIST.RWC-MDB-P-2001.CHORD", "lab"),
+        (Task::Chords, "mir_eval_fixtures/chord", "lab"),
+        (Task::Structure, "mir_eval_fixtures/segment", "lab"),
+        (Task::Beats, "mir_eval_fixtures/beat", "txt"),
+    ] {
+        let Some(mut params) = params(&folder, Layout::Lab, task, annotations) else { return };
+        params.all = Some(All::Test);
+        let dataset = params.read().expect("a data set");
+        let rows = params.files().expect("files").into_iter().map(|path| {
+            assert!(path.extension().is_some_and(|found| found == extension), "{}", path.display());
+            let text = std::fs::read_to_string(path).expect("text");
+            text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count() as u64
+        });
+        assert_eq!(dataset.coverage.labels, rows.sum::<u64>(), "{annotations}: {:#?}", wrong(&dataset));
+        assert_eq!(wrong(&dataset), [""; 0], "{annotations}");
+    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::error::{DatasetError, Problem, ProblemKind};
-use super::functions::END;
 use super::harmonix;
 use super::params::Sections;
 use super::text;
@@ -57,12 +56,14 @@ struct Section {
 impl Section {
     /// `None` where a section goes on.
     fn parse(content: &str) -> Option<Self> {
-        let (words, bars) = content.split_once('|').map_or((content, false), |(words, _)| (words, true));
-        let mut words: Vec<&str> = words.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-        if !bars {
-            // Without bars, what is in brackets is an instrument, not a part of a name such as `(secondary) theme`.
-            words.retain(|word| !(word.starts_with('(') || word.ends_with(')')));
-        }
+        let words = content.split('|').next().unwrap_or_default().split(',').map(str::trim);
+        // What is in brackets is an instrument, unless a name goes on after them: `(secondary) theme`.
+        let instrument = |word: &str| match (word.find('('), word.find(')')) {
+            (Some(0), None) => true,
+            (None | Some(0), Some(end)) => end + 1 == word.len(),
+            _ => false,
+        };
+        let words: Vec<&str> = words.filter(|word| !word.is_empty() && !instrument(word)).collect();
         let is_letter = |word: &str| {
             let letter = word.trim_end_matches('\'');
             letter.len() == 1 && letter.bytes().all(|byte| byte.is_ascii_uppercase())
@@ -70,7 +71,6 @@ impl Section {
         let letter = words.first().filter(|word| is_letter(word)).map(|word| word.trim_end_matches('\'').to_owned());
         let names = &words[usize::from(letter.is_some())..];
         let name = (!names.is_empty()).then(|| names.join(", "));
-        let name = name.map(|name| if name == END { END.to_owned() } else { name });
         (letter.is_some() || name.is_some()).then_some(Self { letter, name })
     }
 }
@@ -82,7 +82,7 @@ mod tests {
 
     const TEXT: &str = "# title: T\n# metre: 6/8\n\n0.0\tsilence\n7.3469387e-2\tA, intro, | A:min | . | x2\n\
         8.7\t| A:min | &pause |, (voice\n# tonic: D\n15.5\tB', (secondary) theme, | F:maj | * | ->\n22.0\tZ, fadeout\n\
-        25.0\tB, | (2/4) G:maj |, voice), fadeout\n30.0\tfadeout, | C |\n31.0\tE, | C |\n32.0\tC, chorus, fadeout, | C |\n\
+        25.0\tB, | (2/4) G:maj |, voice), fadeout\n26.0\tvoice), (guitar), | C |\n30.0\tfadeout, | C |\n31.0\tE, | C |\n32.0\tC, chorus, fadeout, | C |\n\
         x\t| C |\n33.0\t(voice, guitar)\n40.0\tsilence\n41.5\tend\n";
 
     #[test]
@@ -105,13 +105,13 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(labels[1].end, Some(15.5));
-        assert_eq!((labels[9].end, labels[9].line), (None, 17));
+        assert_eq!((labels[9].end, labels[9].line), (None, 18));
         let problems: Vec<_> = problems.iter().map(|problem| folder.shorten(problem)).collect();
         assert_eq!(
             problems,
             [
-                "`s.txt`, line 12: expected a name beside the letter `E`, found none; it counts as `inst`",
-                "`s.txt`, line 14: expected a time, a tab and bars or a section, found `x\t| C |`; the line is left out",
+                "`s.txt`, line 13: expected a name beside the letter `E`, found none; it counts as `inst`",
+                "`s.txt`, line 15: expected a time, a tab and bars or a section, found `x\t| C |`; the line is left out",
             ]
         );
         let labels = sections(&folder.path("s.txt"), Sections::Functions, &mut Vec::new()).expect("sections");

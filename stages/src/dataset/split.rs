@@ -39,7 +39,7 @@ pub(super) fn assign(params: &DatasetParams, names: &Names, reading: &mut Readin
     }
     let mut problems = Vec::new();
     for Entry { track, .. } in reading.entries.iter().filter(|entry| entry.track.split.is_none()) {
-        let path = params.splits.as_ref().map(PathBuf::from).or_else(|| track.sources.last().cloned());
+        let path = params.splits.as_ref().map(PathBuf::from).or_else(|| track.sources.first().cloned());
         let message = format!("`{}` is in no split; hint: `draw` gives one to tracks that no list names", track.id);
         problems.push(Problem::new(ProblemKind::NoSplit, path.unwrap_or_default(), None, message));
     }
