@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use super::audio::{slashed, stem, without_extension};
 use super::error::DatasetError;
 use super::functions::FUNCTIONS;
+use super::kinds::{Sections, Task};
 use super::open::Reading;
-use super::params::{DatasetParams, Sections, Task};
+use super::params::DatasetParams;
 use super::table::{self, Columns};
 use super::track::Track;
 use super::{find, lab, salami, text};
@@ -109,8 +110,8 @@ pub(super) fn read(params: &DatasetParams, reading: &mut Reading) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::{Draw, Layout, Variant};
     use super::super::leak::{Shared, leaks};
-    use super::super::params::{Draw, Layout, Variant};
     use super::super::sample::Folder;
     use super::super::track::Label;
     use super::*;

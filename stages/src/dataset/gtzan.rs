@@ -12,8 +12,9 @@ use omar_schemas::Split;
 
 use super::audio::{AudioIndex, slashed, stem};
 use super::error::{DatasetError, Problem, ProblemKind};
+use super::kinds::Task;
 use super::open::Reading;
-use super::params::{DatasetParams, Task};
+use super::params::DatasetParams;
 use super::track::{Label, Track};
 use super::{find, text};
 
@@ -88,7 +89,7 @@ pub fn tempi(annotations: &Path) -> Result<(BTreeMap<String, f64>, Vec<Problem>)
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{Draw, Layout};
+    use super::super::kinds::{Draw, Layout};
     use super::super::sample::Folder;
     use super::*;
 

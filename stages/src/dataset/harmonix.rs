@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use super::audio::{slashed, stem};
 use super::error::{DatasetError, Problem, ProblemKind};
 use super::functions::{END, FUNCTIONS, function};
+use super::kinds::{Sections, Task};
 use super::open::Reading;
-use super::params::{DatasetParams, Sections, Task};
+use super::params::DatasetParams;
 use super::table::{self, Columns};
 use super::track::{Label, Track};
 use super::{find, text};
@@ -129,7 +130,7 @@ pub(super) fn sections(
 mod tests {
     use omar_schemas::Split;
 
-    use super::super::params::{Draw, Layout};
+    use super::super::kinds::{Draw, Layout};
     use super::super::sample::Folder;
     use super::*;
 

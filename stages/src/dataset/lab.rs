@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use super::audio::{composed, slashed, without_extension};
 use super::error::DatasetError;
 use super::functions::{FUNCTIONS, function};
+use super::kinds::{Sections, Task};
 use super::open::Reading;
-use super::params::{DatasetParams, Sections, Task};
+use super::params::DatasetParams;
 use super::track::Track;
 use super::{find, text};
 
@@ -91,7 +92,7 @@ pub(super) fn song_of(artist: &str, title: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{All, Layout};
+    use super::super::kinds::{All, Layout};
     use super::super::sample::Folder;
     use super::super::track::Label;
     use super::*;

@@ -19,6 +19,7 @@ mod generic;
 pub mod gtzan;
 mod harmonix;
 mod json;
+mod kinds;
 mod lab;
 mod leak;
 mod magnatagatune;
@@ -41,6 +42,7 @@ mod sample;
 
 pub use error::{DatasetError, Problem, ProblemKind};
 pub use functions::{FUNCTIONS, function};
+pub use kinds::{All, Draw, Format, Layout, Sections, Task, Variant};
 pub use leak::{Leak, Shared, audio_leaks, leaks};
-pub use params::{All, DatasetParams, Draw, Format, Layout, Sections, Task, Variant};
+pub use params::DatasetParams;
 pub use track::{Coverage, Dataset, Label, Splits, Track};

@@ -98,7 +98,8 @@ impl Header {
             return Err(format!("holds pickled Python objects, which can run any code when they are read; {hint}"));
         }
         let refuse = || format!("expected text (`<U`), numbers or booleans, found the type `{}`", self.descr);
-        let width: usize = kind.get(1..).and_then(|width| width.parse().ok()).ok_or_else(refuse)?;
+        let width: Option<usize> = kind.get(1..).and_then(|width| width.parse().ok()).filter(|&width| width > 0);
+        let width = width.ok_or_else(refuse)?;
         let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         let size = if kind.starts_with('U') { width.checked_mul(4) } else { Some(width) };
         let expected = count.zip(size).and_then(|(count, size)| count.checked_mul(size));
@@ -243,6 +244,7 @@ mod tests {
         );
         assert!(message(&file("<c8", false, "1,", &[0; 8])).contains("found the type `<c8`"));
         assert!(message(&file("<f8", false, &format!("{0}, {0}", usize::MAX), &[])).contains("expected text"));
+        assert!(message(&file("<U0", false, &format!("{},", usize::MAX), &[])).contains("found the type `<U0`"));
         assert!(message(&file("<U1", false, "1,", &[0, 0, 0x11, 0])).contains("0x110000"));
         assert_eq!(message(b"\x93NUMPY\x01\x00\xff"), "the file ends in its header");
         assert_eq!(message(b"\x93NUMPY\x01\x00\xff\x00{}"), "the file ends in its header");

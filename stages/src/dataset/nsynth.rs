@@ -13,8 +13,9 @@ use serde::Deserialize;
 use super::audio::stem;
 use super::error::{DatasetError, ProblemKind};
 use super::json;
+use super::kinds::Task;
 use super::open::Reading;
-use super::params::{DatasetParams, Task};
+use super::params::DatasetParams;
 use super::track::{Label, Track};
 
 /// Instrument families, in the order of their numbers.
@@ -111,7 +112,7 @@ pub(super) fn read(params: &DatasetParams, reading: &mut Reading) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::Layout;
+    use super::super::kinds::Layout;
     use super::super::sample::Folder;
     use super::*;
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::audio::{AudioIndex, composed};
 use super::error::{DatasetError, Problem, ProblemKind};
-use super::params::{DatasetParams, Layout};
+use super::kinds::Layout;
+use super::params::DatasetParams;
 use super::table::{self, Columns};
 use super::track::{Coverage, Dataset, Track};
 use super::{billboard, generic, gtzan, harmonix, lab, magnatagatune, nsynth, offsets, pianosyllabus, split};

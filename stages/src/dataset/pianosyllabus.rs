@@ -96,7 +96,7 @@ pub(super) fn read(params: &DatasetParams, reading: &mut Reading) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{Layout, Task};
+    use super::super::kinds::{Layout, Task};
     use super::super::sample::Folder;
     use super::*;
 

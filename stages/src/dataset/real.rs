@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::error::ProblemKind;
 use super::functions::function;
-use super::params::{All, DatasetParams, Draw, Layout, Sections, Task, Variant};
+use super::kinds::{All, Draw, Layout, Sections, Task, Variant};
+use super::params::DatasetParams;
 use super::sample::Folder;
 use super::track::{Dataset, Label};
 use super::{gtzan, leaks};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::error::{DatasetError, Problem, ProblemKind};
 use super::harmonix;
-use super::params::Sections;
+use super::kinds::Sections;
 use super::text;
 use super::track::Label;
 

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::params::{DatasetParams, Layout, Task};
+use super::kinds::{Layout, Task};
+use super::params::DatasetParams;
 
 /// A folder that goes away with the test.
 pub(super) struct Folder(tempfile::TempDir);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use omar_schemas::Split;
 
 use super::error::{DatasetError, Problem, ProblemKind};
+use super::kinds::Draw;
 use super::open::{Entry, Named, Names, Reading, unknown};
-use super::params::{DatasetParams, Draw};
+use super::params::DatasetParams;
 use super::{find, npy, text};
 use crate::seed;
 

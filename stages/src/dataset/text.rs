@@ -248,4 +248,22 @@ mod tests {
         assert_eq!(labels.len(), 2);
         assert!(problems[0].starts_with("`f.txt`, line 2: expected UTF-8"), "{problems:?}");
     }
+
+    #[test]
+    fn whatever_a_file_holds_every_line_is_a_label_or_named() {
+        let mut random = crate::seed::Random::new(5, &[]);
+        let words = ["0", "1.5", "-2", "1e3", "X7", "nan", "\t", " ", "\n", "\n", "C:maj", "#", "\u{a0}", "\r\n", "é"];
+        for _ in 0..500 {
+            let count = random.below(40);
+            let content: String = (0..count).map(|_| words[random.below(words.len() as u64) as usize]).collect();
+            let parsers: [&Parser; 4] =
+                [&beats, &boundaries, &|p, q| intervals(p, None, q), &|p, q| intervals(p, Some("X"), q)];
+            for parser in parsers {
+                let (labels, problems) = parse(&content, parser);
+                let left_out = problems.iter().filter(|problem| problem.ends_with("the line is left out")).count();
+                assert_eq!(labels.len() + left_out, rows(&content).count(), "{content:?}");
+                assert!(labels.is_sorted_by_key(|label| label.start));
+            }
+        }
+    }
 }

@@ -169,7 +169,7 @@ fn vector(row: &str, tags: usize) -> Result<(&str, Vec<f64>), String> {
 mod tests {
     use omar_schemas::Split;
 
-    use super::super::super::params::{Layout, Task};
+    use super::super::super::kinds::{Layout, Task};
     use super::super::super::sample::Folder;
     use super::*;
 
