@@ -12,6 +12,7 @@ pub mod codec;
 #[cfg(test)]
 mod collect;
 pub mod corpus;
+pub mod dataset;
 pub mod device;
 pub mod dsp;
 pub mod encodec;
