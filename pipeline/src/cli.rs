@@ -35,6 +35,8 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Make the page about a run again, or while it is under way: curves, held-out crops, codebooks, rejects.
     Report(ReportArgs),
+    /// Hold what the probes of several runs found side by side, like the paper's table 4.
+    Compare(CompareArgs),
     /// List the stages, or describe one.
     Stages(StagesArgs),
     /// Look at this machine: what a run could use, what is missing, and what to do about it.
@@ -237,6 +239,23 @@ pub enum EmbedFormat {
     Parquet,
     /// Also NumPy: for each recording a matrix per layer, and its times.
     Npy,
+}
+
+/// `compare`
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// The folders of runs with `probe` nodes.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Add the rows of the paper.
+    #[arg(long)]
+    pub paper: bool,
+    /// Print Markdown.
+    #[arg(long)]
+    pub markdown: bool,
+    /// Print JSON.
+    #[arg(long, conflicts_with_all = ["markdown", "paper"])]
+    pub json: bool,
 }
 
 /// `report`

@@ -14,6 +14,7 @@ pub mod commands;
 pub mod diagnostic;
 mod document;
 pub mod edges;
+mod evaluation;
 pub mod exec;
 pub mod explain;
 mod files;

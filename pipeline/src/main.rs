@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Import(args) => commands::import::import(args),
         Command::Embed(args) => commands::embed::embed(args, &registry),
         Command::Report(args) => commands::report::report(args),
+        Command::Compare(args) => commands::compare::compare(args),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Doctor(args) => commands::doctor::doctor(args, &registry),
         Command::Schema => commands::schema::schema(&registry),

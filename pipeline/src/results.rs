@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use omar_schemas::{Edge, Metrics};
 use omar_stages::StageError;
 use serde_json::{Map, Value};
@@ -120,6 +120,9 @@ pub(crate) fn scalars(batch: &RecordBatch) -> Vec<Map<String, Value>> {
 }
 
 fn scalar(column: &ArrayRef, row: usize) -> Option<Value> {
+    if column.is_null(row) {
+        return None;
+    }
     let column = column.as_any();
     if let Some(words) = column.downcast_ref::<StringArray>() {
         return Some(words.value(row).into());

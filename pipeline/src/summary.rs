@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use omar_schemas::units::Bytes;
-use omar_stages::Scope;
+use omar_stages::ops::probe::Probe;
+use omar_stages::{Scope, StageKind};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::codebooks::{self, CodebookHealth};
+use crate::evaluation;
 use crate::exec::codes::CodeTotals;
 use crate::metrics::NodeCounts;
 use crate::plan::Plan;
@@ -140,11 +142,21 @@ impl Summary {
         if !self.codebooks.is_empty() {
             let _infallible = write!(text, "\n{}", codebooks::table(&self.codebooks));
         }
-        for node in self.nodes.iter().filter(|node| !node.results.is_empty()) {
+        for node in self.nodes.iter().filter(|node| !node.results.is_empty() && node.stage != Probe::NAME) {
             let _infallible = write!(text, "\n{}", results(&node.results));
         }
+        text += &self.evaluations();
         let _infallible = writeln!(text, "\n{}", self.closing());
         text
+    }
+
+    /// What probes found, a table per task.
+    fn evaluations(&self) -> String {
+        let found = self.folder.as_ref().and_then(|folder| evaluation::of_run(folder).ok()).unwrap_or_default();
+        let tables = evaluation::table::by_task(&found)
+            .into_iter()
+            .map(|(task, all)| format!("\n{task}, test split\n{}", evaluation::table::of_task(&all).plain()));
+        tables.collect()
     }
 
     fn closing(&self) -> String {

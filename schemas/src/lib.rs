@@ -12,6 +12,9 @@
 //! | [`Features`] | the views (mel, waveform, ...) of a crop | `features` | `tokenize`, `pretrain` |
 //! | [`Tokens`] | the training targets of a crop | `tokenize` | `pretrain` |
 //! | [`Embeddings`] | what an encoder makes of part of a recording | `embed` | people, probes |
+//! | [`Labels`] | one statement about a recording | `dataset` | `probe` |
+//! | [`Predictions`] | one statement of a probe about a recording | `probe` | the report, people |
+//! | [`Results`] | one figure of an evaluation | `probe` | people, `compare` |
 //! | [`Metrics`] | one logged training step | `pretrain` | people |
 //! | [`Statistics`] | mean and deviation of a view over a corpus | `statistics` | `features`, people |
 //! | [`Scores`] | how well a task is predicted from a representation | `linear_probe` | people |
@@ -30,9 +33,12 @@ mod edge;
 mod embedding;
 mod features;
 mod id;
+mod label;
 mod metrics;
 pub mod origin;
+mod prediction;
 mod reject;
+mod result;
 mod score;
 mod statistics;
 mod tokens;
@@ -48,9 +54,12 @@ pub use edge::{Edge, SchemaError, edge_name};
 pub use embedding::{Embeddings, EmbeddingsSpec, ModelLabel, Pooling};
 pub use features::{Features, FeaturesSpec, Standardized, ViewSpec};
 pub use id::TrackId;
+pub use label::{LabelRow, Labels, LabelsSpec};
 pub use metrics::{Metrics, MetricsSpec};
 pub use origin::Origin;
+pub use prediction::{Predictions, PredictionsSpec};
 pub use reject::{Reject, RejectSpec};
+pub use result::{Results, ResultsSpec};
 pub use score::{Scores, ScoresSpec};
 pub use statistics::{Statistics, StatisticsSpec};
 pub use tokens::{StreamSpec, Tokens, TokensSpec};

@@ -24,6 +24,7 @@ pub mod ops;
 pub mod probe;
 pub mod quantize;
 pub mod registry;
+pub mod score;
 pub mod seed;
 pub mod stage;
 pub mod storage;
@@ -33,5 +34,6 @@ pub use error::{At, BindError, Rejection, StageError};
 pub use estimate::{Estimate, Memory};
 pub use registry::{Bound, ParamsError, Registered, Registry};
 pub use stage::{
-    Inputs, Operator, Output, Port, Position, Progress, Recording, Scope, Source, Stage, StageContext, StageKind,
+    Inputs, Meeting, Operator, Output, Port, Position, Progress, Recording, Scope, Source, Stage, StageContext,
+    StageKind,
 };

@@ -10,8 +10,8 @@
 //!   recording. It must be ready for it: nothing of a track survives its flush;
 //! - a *corpus* stage is handed all crops of all tracks, in an order that depends on the seed and the corpus only.
 //!
-//! A stage with several inputs gets them aligned: one batch per port, in port order, with the same crops in the same
-//! rows.
+//! A stage with several inputs gets them aligned, see [`Meeting`]: one batch per port, in port order, with the same crops
+//! in the same rows, or with all that each port has of one recording.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,6 +73,17 @@ pub enum Scope {
     },
 }
 
+/// How the inputs of a stage come together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Meeting {
+    /// Crop by crop: batches with the same crops in the same rows. A crop that one port lacks is left out.
+    #[default]
+    Crops,
+    /// Recording by recording, once it is complete: all its rows at each port as one batch, without rows where a port has
+    /// none of it. So vectors meet labels.
+    Recordings,
+}
+
 /// A stage bound to a node: it knows its output edge and can be started.
 pub trait Stage: Send + Sync {
     /// Schema of every batch it emits.
@@ -83,6 +94,11 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// When something the operator needs is missing.
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError>;
+
+    /// How its inputs come together.
+    fn meeting(&self) -> Meeting {
+        Meeting::Crops
+    }
 
     /// The recordings, if this is a source.
     fn source(&self) -> Option<&dyn Source> {

@@ -137,8 +137,23 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// Writes a recording: three tones that change every half second, and some noise; different for every seed.
 pub fn write_wav(path: &Path, rate: u32, seconds: f64, seed: u64) {
-    let n = (seconds * f64::from(rate)) as u32;
-    let mut bytes = Vec::with_capacity(44 + 2 * n as usize);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let samples = (0..(seconds * f64::from(rate)) as u32).map(|i| {
+        let t = f64::from(i) / f64::from(rate);
+        let note = (seed * 7 + (t * 2.0) as u64 * 5) % 24;
+        let pitch = 110.0 * 2f64.powf(note as f64 / 12.0);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let noise = (state >> 40) as f64 / f64::from(1u32 << 24) - 0.5;
+        let tone: f64 = (1..4).map(|k| (TAU * pitch * f64::from(k) * t).sin() / f64::from(k)).sum();
+        0.25 * tone + 0.05 * noise
+    });
+    write_samples(path, rate, &samples.collect::<Vec<_>>());
+}
+
+/// Writes a mono recording of 16 bits from samples between -1 and 1.
+pub fn write_samples(path: &Path, rate: u32, samples: &[f64]) {
+    let n = samples.len() as u32;
+    let mut bytes = Vec::with_capacity(44 + 2 * samples.len());
     bytes.extend_from_slice(b"RIFF");
     bytes.extend_from_slice(&(36 + 2 * n).to_le_bytes());
     bytes.extend_from_slice(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
@@ -146,17 +161,7 @@ pub fn write_wav(path: &Path, rate: u32, seconds: f64, seed: u64) {
     bytes.extend_from_slice(&(2 * rate).to_le_bytes());
     bytes.extend_from_slice(b"\x02\0\x10\0data");
     bytes.extend_from_slice(&(2 * n).to_le_bytes());
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    for i in 0..n {
-        let t = f64::from(i) / f64::from(rate);
-        let note = (seed * 7 + (t * 2.0) as u64 * 5) % 24;
-        let pitch = 110.0 * 2f64.powf(note as f64 / 12.0);
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let noise = (state >> 40) as f64 / f64::from(1u32 << 24) - 0.5;
-        let tone: f64 = (1..4).map(|k| (TAU * pitch * f64::from(k) * t).sin() / f64::from(k)).sum();
-        let sample = 0.25 * tone + 0.05 * noise;
-        bytes.extend_from_slice(&((sample * 32_000.0) as i16).to_le_bytes());
-    }
+    samples.iter().for_each(|sample| bytes.extend_from_slice(&((sample * 32_000.0) as i16).to_le_bytes()));
     fs::write(path, bytes).unwrap();
 }
 

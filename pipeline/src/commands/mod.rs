@@ -1,5 +1,6 @@
 //! One file per verb of the command line. Results go to stdout, messages to stderr.
 
+pub mod compare;
 pub mod doctor;
 pub mod embed;
 pub mod graph;

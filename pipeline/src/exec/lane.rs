@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use omar_schemas::TrackId;
-use omar_stages::{Operator, Output, Progress, Rejection, StageError};
+use omar_stages::{Meeting, Operator, Output, Progress, Rejection, StageError};
 
 use super::align::Align;
 use super::network::{Mode, Network};
@@ -41,6 +41,8 @@ enum Work {
     Deliver(usize, RecordBatch),
     /// Hand this node an aligned batch per port.
     Push(usize, Vec<RecordBatch>),
+    /// All that this node gets of the recording is there.
+    Gather(usize),
     /// This node has more to give.
     Resume(usize),
     /// This node's inputs are complete.
@@ -50,7 +52,7 @@ enum Work {
 impl Lane {
     pub(crate) fn new(network: Arc<Network>) -> Self {
         let count = network.nodes.len();
-        let align = network.nodes.iter().map(|node| Align::new(node.inputs.len())).collect();
+        let align = network.nodes.iter().map(|node| Align::new(node.inputs.len(), node.stage.meeting())).collect();
         Self {
             network,
             operators: (0..count).map(|_| None).collect(),
@@ -67,9 +69,14 @@ impl Lane {
         debug_assert!(self.task.is_none() && self.work.is_empty(), "a lane carries one recording at a time");
         for (index, mode) in shard.modes.iter().enumerate().rev() {
             let node = &self.network.nodes[index];
-            match mode {
-                Mode::Compute if !node.is_corpus() => self.work.push(Work::Flush(index)),
-                _ => {}
+            if *mode != Mode::Compute {
+                continue;
+            }
+            if !node.is_corpus() {
+                self.work.push(Work::Flush(index));
+            }
+            if node.stage.meeting() == Meeting::Recordings {
+                self.work.push(Work::Gather(index));
             }
         }
         for (index, mode) in shard.modes.iter().enumerate().rev() {
@@ -153,6 +160,15 @@ impl Lane {
                     Ok(progress)
                 })
             }
+            Work::Gather(node) => {
+                let network = self.network.clone();
+                let inputs = network.nodes[node].inputs.iter();
+                let schemas: Vec<_> = inputs.map(|producer| network.nodes[*producer].schema.clone()).collect();
+                if let Some(batches) = self.align[node].gather(&schemas)? {
+                    self.hand_over(node, batches);
+                }
+                Ok(None)
+            }
             Work::Resume(node) => self.operate(node, |operator, out| operator.resume(out)),
             Work::Flush(node) => match self.operators[node] {
                 Some(_) => self.operate(node, |operator, out| operator.flush(out).map(|()| Progress::Idle)),
@@ -174,16 +190,21 @@ impl Lane {
                 continue;
             }
             for batches in self.align[consumer].push(port, batch.clone())? {
-                if network.nodes[consumer].is_corpus() {
-                    let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-                    self.post(Message::Crops { node: consumer, batches }, bytes);
-                } else {
-                    self.work.push(Work::Push(consumer, batches));
-                }
+                self.hand_over(consumer, batches);
             }
         }
         self.work[first..].reverse();
         Ok(())
+    }
+
+    /// Brings what met at the ports of a node to it.
+    fn hand_over(&mut self, node: usize, batches: Vec<RecordBatch>) {
+        if self.network.nodes[node].is_corpus() {
+            let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+            self.post(Message::Crops { node, batches }, bytes);
+        } else {
+            self.work.push(Work::Push(node, batches));
+        }
     }
 
     /// Calls an operator, starting it if need be, and queues what it emits.
@@ -266,6 +287,7 @@ impl Work {
             | Self::Replay(node)
             | Self::Deliver(node, _)
             | Self::Push(node, _)
+            | Self::Gather(node)
             | Self::Resume(node)
             | Self::Flush(node) => *node,
         }

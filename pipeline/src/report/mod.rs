@@ -5,6 +5,8 @@
 //! | here | reads a run folder, writes the page |
 //! | [`page`] | the page |
 //! | [`chart`] | curves over steps |
+//! | [`evaluation`] | what probes found |
+//! | [`timeline`] | annotations and answers over time |
 //! | [`crops`] | held-out crops with tokens, masks and answers |
 //! | [`png`] | pixels to PNG |
 //!
@@ -12,18 +14,22 @@
 
 mod chart;
 mod crops;
+mod evaluation;
 mod page;
 mod png;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use arrow::array::StringArray;
 use omar_schemas::column;
+use omar_stages::ops::dataset::DATASET_FILE;
 use omar_stages::storage::{EXAMPLES_FILE, PredictedCrops, StorageError, TrackFile};
 use serde_json::Value;
 
 use crate::codebooks::{self, CodebookHealth};
+use crate::evaluation::Evaluation;
 use crate::files::{WriteError, write_text};
 use crate::results::RESULTS;
 use crate::training::TrainingLog;
@@ -65,6 +71,9 @@ struct Run {
     codebooks: Vec<CodebookHealth>,
     rejects: BTreeMap<String, Rejects>,
     trainings: Vec<Training>,
+    evaluations: Vec<Evaluation>,
+    /// What `dataset` nodes found, by node.
+    datasets: Vec<(String, Value)>,
 }
 
 /// Rejected recordings of a class.
@@ -89,6 +98,7 @@ struct Training {
 /// When the folder is not that of a run, a file in it cannot be read, or the report cannot be written.
 pub fn write(folder: &Path) -> Result<PathBuf, ReportError> {
     let run = Run::read(folder)?;
+    crate::evaluation::write(folder, &run.evaluations)?;
     let path = folder.join(PAGE_FILE);
     write_text(&path, &page::page(&run))?;
     if let Some(curves) = run.trainings.first().and_then(page::curves) {
@@ -101,12 +111,14 @@ impl Run {
     fn read(folder: &Path) -> Result<Self, ReportError> {
         let manifest = json(&folder.join("manifest.json"))?.ok_or_else(|| ReportError::NoRun(folder.to_owned()))?;
         let plan = json(&folder.join("plan.json"))?.unwrap_or_default();
+        let nodes = plan["nodes"].as_array().into_iter().flatten().filter_map(|node| node["id"].as_str());
+        let nodes: Vec<String> = nodes.map(str::to_owned).collect();
         let mut trainings = Vec::new();
-        for node in plan["nodes"].as_array().into_iter().flatten().filter_map(|node| node["id"].as_str()) {
+        for node in &nodes {
             let of_node = folder.join(node);
             if let Some(log) = TrainingLog::read(&of_node.join(RESULTS))? {
                 let examples = PredictedCrops::read(&of_node.join(EXAMPLES_FILE))?;
-                trainings.push(Training { node: node.to_owned(), log, examples });
+                trainings.push(Training { node: node.clone(), log, examples });
             }
         }
         Ok(Self {
@@ -116,6 +128,8 @@ impl Run {
             codebooks: codebooks::read(&folder.join(codebooks::TABLE_FILE))?,
             rejects: rejects(&folder.join("quarantine"))?,
             trainings,
+            evaluations: crate::evaluation::read(folder, &nodes)?,
+            datasets: datasets(folder, &nodes)?,
             // The same page wherever it is asked for from.
             folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),
         })
@@ -124,6 +138,15 @@ impl Run {
     fn rejected(&self) -> u64 {
         self.rejects.values().map(|class| class.count).sum()
     }
+}
+
+/// The descriptions that `dataset` nodes left.
+fn datasets(folder: &Path, nodes: &[String]) -> Result<Vec<(String, Value)>, StorageError> {
+    let mut found = Vec::new();
+    for node in nodes {
+        found.extend(json(&folder.join(node).join(DATASET_FILE))?.map(|description| (node.clone(), description)));
+    }
+    Ok(found)
 }
 
 /// The quarantine by class.

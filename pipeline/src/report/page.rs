@@ -6,7 +6,7 @@ use omar_stages::storage::utc;
 use serde_json::Value;
 
 use super::chart::{self, Chart, Curve, Look, Scale};
-use super::{Run, Training, crops};
+use super::{Run, Training, crops, evaluation};
 use crate::codebooks;
 use crate::forecast::si;
 use crate::progress::{clock, hours};
@@ -37,6 +37,8 @@ pub(super) fn page(run: &Run) -> String {
         curves_section(&mut html, training);
         examples_section(&mut html, training);
     }
+    evaluation::sections(&mut html, &run.evaluations);
+    evaluation::datasets(&mut html, &run.datasets);
     codebooks_section(&mut html, run, &name);
     rejects_section(&mut html, run);
     nodes_section(&mut html, run);
@@ -83,6 +85,12 @@ fn header(html: &mut String, run: &Run, name: &str) {
         let node = run.plan["nodes"].as_array().into_iter().flatten().find(|node| node["id"] == training.node.as_str());
         if let Some(parameters) = node.and_then(|node| node["estimate"]["parameters"].as_f64()) {
             figure(si(parameters), "parameters".to_owned());
+        }
+    }
+    for found in &run.evaluations {
+        if let Some(main) = found.main() {
+            let what = format!("{}, {}, layer {}", main.key.metric, main.key.input, main.key.layer);
+            figure(crate::evaluation::table::value(main), what);
         }
     }
     let audio = run.summary["nodes"].as_array().into_iter().flatten().filter_map(|node| node["audio_s"].as_f64());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use omar_schemas::ModelLabel;
 
-use crate::model::{ConformerConfig, Encoder, ModelError, Source};
+use crate::model::{ConformerConfig, Encoder, ModelError, Source, Weights};
 use crate::train;
 
 use super::{EncoderError, EncoderManifest};
@@ -31,11 +31,16 @@ pub struct EncoderFolder {
 impl EncoderFolder {
     /// Finds the encoder that a path leads to: a folder that `import` wrote; a checkpoint of `pretrain`, or the folder of
     /// the checkpoints, of the node or of the run, and then the latest checkpoint; or a file with weights in one of them.
-    /// Reads the manifest, not the weights.
+    /// A name with `*`, such as `runs/quickstart-*`, is the last of those that fit, in the order of names. Reads the
+    /// manifest, not the weights.
     ///
     /// # Errors
     /// [`EncoderError::NotFound`] with what to do, or what is wrong with the manifest.
     pub fn open(path: &Path) -> Result<Self, EncoderError> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.contains('*') && !path.exists() {
+            return Self::open_last(path, name);
+        }
         if path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file() {
             // Other weights of the same model, such as the averaged ones of a checkpoint.
             let mut found = Self::open(path.parent().unwrap_or(Path::new(".")))?;
@@ -91,6 +96,26 @@ impl EncoderFolder {
                 Err(not_found(format!("it has several: name one of {}", names.join(", "))))
             }
         }
+    }
+
+    /// The encoder in the last of the folders whose names fit a pattern.
+    fn open_last(path: &Path, pattern: &str) -> Result<Self, EncoderError> {
+        let not_found = |reason: String| EncoderError::NotFound { path: path.to_owned(), reason };
+        let glob = globset::Glob::new(pattern).map_err(|error| not_found(error.to_string()))?.compile_matcher();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let entries = parent.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut fitting: Vec<PathBuf> =
+            entries.filter(|entry| entry.file_name().is_some_and(|name| glob.is_match(name))).collect();
+        fitting.sort();
+        let opened = fitting.iter().rev().find_map(|folder| Self::open(folder).ok());
+        opened.ok_or_else(|| {
+            not_found(match fitting.last() {
+                Some(last) => {
+                    format!("none of the {} that fit holds an encoder, last `{}`", fitting.len(), last.display())
+                }
+                None => "nothing fits: train a model first, or name another".to_owned(),
+            })
+        })
     }
 
     /// The encoder whose manifest is in this very folder: beside its weights, or beside checkpoints.
@@ -159,18 +184,31 @@ impl EncoderFolder {
     /// When the file is missing or damaged, or its tensors are not those of the manifest's model.
     pub fn load(&self, layers: usize, device: &Device) -> Result<Encoder, EncoderError> {
         let tensors = self.tensors(device)?;
-        let config = ConformerConfig { layers, ..self.manifest.model.clone() };
-        // DeepNorm's default weight follows from the depth: it must stay that of the whole model.
-        let config = ConformerConfig { norm: self.manifest.model.norm_in_numbers(), ..config };
-        let built = Encoder::new(&config, self.manifest.patch_dim(), Source::Tensors(&tensors), device);
+        let (encoder, weights) = self.build(layers, Source::Tensors(&tensors), device)?;
         let wrong = |source| EncoderError::Model { path: self.weights.clone(), source };
-        let (encoder, weights) = built.map_err(wrong)?;
         // A fresh model may do without; a trained one would be silently wrong.
         let needed = weights.buffers().iter().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
         match needed.into_iter().find(|(name, _)| !tensors.contains_key(*name)) {
             Some((name, var)) => Err(wrong(ModelError::Missing { name: name.clone(), expected: var.dims().to_vec() })),
             None => Ok(encoder),
         }
+    }
+
+    /// The same network with random weights: what there is before any training. Its batch normalisations have not seen
+    /// anything either, and pass on what they get.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn load_untrained(&self, layers: usize, seed: u64, device: &Device) -> Result<Encoder, EncoderError> {
+        Ok(self.build(layers, Source::Seed(seed), device)?.0)
+    }
+
+    fn build(&self, layers: usize, source: Source<'_>, device: &Device) -> Result<(Encoder, Weights), EncoderError> {
+        let config = ConformerConfig { layers, ..self.manifest.model.clone() };
+        // DeepNorm's default weight follows from the depth: it must stay that of the whole model.
+        let config = ConformerConfig { norm: self.manifest.model.norm_in_numbers(), ..config };
+        let built = Encoder::new(&config, self.manifest.patch_dim(), source, device);
+        built.map_err(|source| EncoderError::Model { path: self.weights.clone(), source })
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Float32Type, SchemaRef};
-use omar_schemas::{Crop, CropSpec, Edge, Embeddings, EmbeddingsSpec, Pooling, fixed_values};
+use omar_schemas::{Crop, CropSpec, Edge, Embeddings, EmbeddingsSpec, ModelLabel, Pooling, fixed_values};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ use windows::{Joined, Window};
 pub struct EmbedParams {
     /// The encoder: a folder that `omar-flow import` wrote, or a run of `pretrain` or one of its checkpoints.
     pub model: PathBuf,
+    /// Random weights in place of the trained ones: the same network before any training, to see what training brought.
+    #[serde(default)]
+    pub untrained: bool,
     /// Which blocks to take the output of: 0 is the first, -1 the last. Blocks after the last of them are not computed.
     #[serde(default = "default_layers")]
     pub layers: Vec<i64>,
@@ -71,6 +74,7 @@ fn default_batch() -> usize {
 pub struct Embed {
     plan: Arc<Plan>,
     encoder: EncoderFolder,
+    untrained: bool,
     views: Vec<(ViewConfig, PatchShape)>,
     /// Loaded by the first thread that starts.
     loaded: Mutex<Option<Loaded>>,
@@ -119,12 +123,23 @@ impl StageKind for Embed {
             rate: (params.pool == Pooling::Frames).then_some(rate),
             pooling: params.pool,
             sample_rate: crops.sample_rate,
-            model: encoder.label().map_err(at_model)?,
+            model: label(&encoder, params.untrained).map_err(at_model)?,
         };
         let schema = Embeddings::schema(&spec);
         let plan = Plan { spec, rate, batch: params.batch, sample_rate: crops.sample_rate, schema };
-        Ok(Self { plan: Arc::new(plan), encoder, views, loaded: Mutex::default() })
+        let untrained = params.untrained;
+        Ok(Self { plan: Arc::new(plan), encoder, untrained, views, loaded: Mutex::default() })
     }
+}
+
+/// Who the embeddings are of.
+fn label(encoder: &EncoderFolder, untrained: bool) -> Result<ModelLabel, EncoderError> {
+    let label = encoder.label()?;
+    if !untrained {
+        return Ok(label);
+    }
+    let (name, fingerprint) = (format!("{} untrained", label.name), format!("{}-untrained", label.fingerprint));
+    Ok(ModelLabel { name, fingerprint, ..label })
 }
 
 fn at_views(params: &EmbedParams, message: String) -> BindError {
@@ -210,7 +225,11 @@ impl Embed {
         let device = context.device()?;
         let layers = self.plan.spec.layers.iter().map(|layer| *layer as usize).collect::<Vec<_>>();
         let deepest = layers.iter().max().map_or(0, |layer| layer + 1);
-        let encoder = self.encoder.load(deepest, &device)?;
+        let encoder = if self.untrained {
+            self.encoder.load_untrained(deepest, context.seed, &device)?
+        } else {
+            self.encoder.load(deepest, &device)?
+        };
         let view = |(config, _): &(ViewConfig, PatchShape)| {
             config.build(&device).map_err(|error| StageError::Failed(format!("view `{}`: {error}", config.name())))
         };

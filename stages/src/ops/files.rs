@@ -258,7 +258,7 @@ impl Files {
 }
 
 /// The path with `/` between its parts and nothing superfluous.
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     let clean: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
     clean.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/")
 }

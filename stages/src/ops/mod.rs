@@ -3,6 +3,7 @@
 //! To add one: write `ops/<name>.rs` (a struct that implements [`StageKind`](crate::StageKind) and
 //! [`Stage`](crate::Stage), and its operator), add its `mod` line and its line in [`registry`]. Nothing else.
 
+pub mod dataset;
 pub mod files;
 pub mod parquet;
 
@@ -21,6 +22,7 @@ pub mod pretrain;
 
 pub mod embed;
 pub mod linear_probe;
+pub mod probe;
 
 use crate::Registry;
 
@@ -28,6 +30,7 @@ use crate::Registry;
 pub fn registry() -> Registry {
     Registry::default()
         .with::<files::Files>()
+        .with::<dataset::Dataset>()
         .with::<parquet::Parquet>()
         .with::<decode::Decode>()
         .with::<resample::Resample>()
@@ -39,4 +42,5 @@ pub fn registry() -> Registry {
         .with::<pretrain::Pretrain>()
         .with::<embed::Embed>()
         .with::<linear_probe::LinearProbe>()
+        .with::<probe::Probe>()
 }

@@ -3,6 +3,8 @@
 //! Input edge `audio` (any rates), output edge `audio` (one rate). See [`crate::dsp::resample`] for what it does to the
 //! signal: no delay, exact lengths, the same samples however a track was cut into blocks.
 
+use std::path::PathBuf;
+
 use arrow::array::{Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use omar_schemas::{Audio, AudioSpec, Edge, Origin, column, list_values};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::Block;
 use crate::dsp::resample::{Cascade, Method, ResampleError};
+use crate::encoder::EncoderFolder;
 use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
 
@@ -22,7 +25,11 @@ const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
 #[serde(deny_unknown_fields)]
 pub struct ResampleParams {
     /// Rate that every track gets, in Hz: 24000 for the published models, 16000 for the first of them.
-    pub sample_rate: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    /// The rate is that which this encoder hears instead: a folder as in `embed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<PathBuf>,
     /// How to compute the samples between the samples.
     #[serde(default)]
     pub method: Method,
@@ -37,6 +44,7 @@ pub struct ResampleParams {
 #[derive(Debug)]
 pub struct Resample {
     params: ResampleParams,
+    rate: u32,
     schema: SchemaRef,
 }
 
@@ -51,7 +59,7 @@ impl StageKind for Resample {
 
     fn bind(params: ResampleParams, inputs: &Inputs<'_>) -> Result<Self, BindError> {
         inputs.spec::<Audio>("in")?;
-        let rate = params.sample_rate;
+        let rate = rate(&params)?;
         if !RATES.contains(&rate) {
             let error = BindError::param("sample_rate", format!("expected a rate in Hz, found {rate}"));
             return Err(if rate < 400 { error.hint(format!("{rate} kHz is `{}`", rate * 1000)) } else { error });
@@ -62,7 +70,22 @@ impl StageKind for Resample {
             return Err(if limit < 400 { error.hint(format!("{limit} kHz is `{}`", limit * 1000)) } else { error });
         }
         let schema = Audio::schema(&AudioSpec { sample_rate: Some(rate) });
-        Ok(Self { params, schema })
+        Ok(Self { params, rate, schema })
+    }
+}
+
+/// The rate that is asked for, in Hz.
+fn rate(params: &ResampleParams) -> Result<u32, BindError> {
+    match (params.sample_rate, &params.encoder) {
+        (Some(rate), None) => Ok(rate),
+        (None, Some(encoder)) => match EncoderFolder::open(encoder) {
+            Ok(found) => Ok(found.manifest.sample_rate),
+            Err(error) => Err(BindError::param("encoder", error.to_string())),
+        },
+        (Some(_), Some(_)) => {
+            Err(BindError::param("encoder", "expected either `sample_rate` or `encoder`, found both"))
+        }
+        (None, None) => Err(BindError::node("expected `sample_rate`, found none").hint("write `sample_rate: 24000`")),
     }
 }
 
@@ -74,6 +97,7 @@ impl Stage for Resample {
     fn start(&self, _: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         Ok(Box::new(ResampleOperator {
             params: self.params.clone(),
+            rate: self.rate,
             schema: self.schema.clone(),
             plan: None,
             track: None,
@@ -83,6 +107,7 @@ impl Stage for Resample {
 
 struct ResampleOperator {
     params: ResampleParams,
+    rate: u32,
     schema: SchemaRef,
     /// The filter of the last input rate, kept from track to track.
     plan: Option<(u32, Cascade)>,
@@ -98,7 +123,7 @@ struct Current {
 
 impl ResampleOperator {
     fn plan(&mut self, input_rate: u32) -> Result<&mut Cascade, ResampleError> {
-        let ResampleParams { sample_rate, method, bandlimit } = self.params;
+        let (sample_rate, ResampleParams { method, bandlimit, .. }) = (self.rate, self.params.clone());
         let planned = self.plan.take().filter(|(rate, _)| *rate == input_rate);
         let plan = match planned {
             Some(plan) => plan,
@@ -111,7 +136,7 @@ impl ResampleOperator {
         let Some(track) = self.track.as_mut().filter(|_| !samples.is_empty()) else { return Ok(()) };
         let (start, declared_len) = (track.start, track.declared_len);
         track.start += samples.len() as u64;
-        let block = Block { sample_rate: self.params.sample_rate, start, declared_len, samples };
+        let block = Block { sample_rate: self.rate, start, declared_len, samples };
         out.emit(block.into_batch(&self.schema, &track.origin)?);
         Ok(())
     }
@@ -171,7 +196,7 @@ mod tests {
 
     fn bind_limited(sample_rate: u32, bandlimit: Option<u32>) -> Result<Resample, BindError> {
         let schema = Audio::schema(&AudioSpec { sample_rate: None });
-        let params = ResampleParams { sample_rate, method: Method::Fft, bandlimit };
+        let params = ResampleParams { sample_rate: Some(sample_rate), encoder: None, method: Method::Fft, bandlimit };
         Resample::bind(params, &Inputs::new(vec![("in", &schema)]))
     }
 

@@ -29,6 +29,21 @@ pub enum ProbeError {
         /// Accepted steps so far.
         iterations: usize,
     },
+    /// The annotations of a recording are not what the task expects: its name, and what is wrong.
+    #[error("`{0}`: {1}")]
+    Task(String, String),
+    /// The training of a probe stopped being a matter of numbers.
+    #[error(
+        "the {what} of the probe is {value} at step {step}: a learning rate that is too high, or vectors out of all proportion"
+    )]
+    Diverged {
+        /// What is no number.
+        what: &'static str,
+        /// What it is.
+        value: f64,
+        /// Completed updates.
+        step: u64,
+    },
     /// A matrix product failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -9,9 +9,13 @@
 //! - [`measures`]: accuracy, average precision, peaks and their F-measure
 
 mod error;
+pub mod fit;
 pub mod labels;
 pub mod lbfgs;
 pub mod logistic;
 pub mod measures;
+pub mod mlp;
+pub mod objective;
+pub mod task;
 
 pub use error::ProbeError;

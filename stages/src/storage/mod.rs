@@ -17,6 +17,7 @@ pub mod durable;
 mod locate;
 mod node;
 mod predicted;
+mod table;
 mod track_file;
 
 pub use codes::CodeCounts;
@@ -24,6 +25,7 @@ pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
 pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};
 pub use predicted::{EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
+pub use table::write_table;
 pub use track_file::{Scan, TrackFile};
 
 use std::path::{Path, PathBuf};
