@@ -163,7 +163,9 @@ fn what_is_missing_is_named() {
     let dataset = fs::read_to_string(run.join("labels/dataset.json")).expect("a description");
     assert!(dataset.contains("missing_audio"), "{dataset}");
 
-    let output = program.output(&["run", "eval.yaml", "--set", "nodes.labels.params.sets.0.strict=true"]);
+    fs::write(program.path("strict.yaml"), GRAPH.replace("layout: generic,", "layout: generic, strict: true,"))
+        .expect("written");
+    let output = program.output(&["run", "strict.yaml"]);
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("gone.wav"), "{message}");

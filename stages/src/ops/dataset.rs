@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::files::name;
-use crate::dataset::{self, DatasetParams, Leak, Shared, Task, Track};
+use crate::dataset::{self, DatasetParams, Leak, Problem, ProblemKind, Shared, Task, Track};
 use crate::error::{BindError, StageError};
+use crate::score::chord::Chord;
 use crate::stage::{
     Inputs, Operator, Output, Port, Progress, Recording, Scope, Source, Stage, StageContext, StageKind,
 };
@@ -149,7 +150,8 @@ impl Opened {
         let (mut tracks, mut listed) = (HashMap::new(), Vec::new());
         let (mut described, mut all) = (Vec::new(), Vec::new());
         for set in &params.sets {
-            let read = set.open().map_err(|error| StageError::Failed(error.to_string()))?;
+            let mut read = set.open().map_err(|error| StageError::Failed(error.to_string()))?;
+            check_chords(set, &mut read)?;
             described.push(json!({
                 "layout": set.layout, "coverage": read.coverage, "classes": read.classes,
                 "problems": read.problems.len(), "first_problems": &read.problems[..read.problems.len().min(LISTED)],
@@ -180,6 +182,28 @@ impl Opened {
         let description = json!({"sets": described, "songs_in_two_splits": described_leaks(&songs)});
         Ok(Self { tracks, listed, description })
     }
+}
+
+/// Chords that cannot be read become `X` and are named: nobody knows what they are. In `strict` data sets they are errors.
+fn check_chords(set: &DatasetParams, read: &mut dataset::Dataset) -> Result<(), StageError> {
+    if set.task != Task::Chords {
+        return Ok(());
+    }
+    for track in &mut read.tracks {
+        for label in &mut track.labels {
+            let Err(error) = Chord::parse(&label.value) else { continue };
+            let path = track.sources.last().cloned().unwrap_or_default();
+            if set.strict {
+                let message = format!("`{}`, line {}: {error}", path.display(), label.line);
+                return Err(StageError::Failed(message));
+            }
+            let (kind, line, message) =
+                (ProblemKind::MalformedLine, Some(label.line), format!("{error}; it is taken as X"));
+            read.problems.push(Problem { kind, path, line, message });
+            label.value = "X".to_owned();
+        }
+    }
+    Ok(())
 }
 
 /// What several splits have in common: what it is, its name, and the recordings.
