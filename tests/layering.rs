@@ -52,7 +52,7 @@ fn none(_: &Path) -> bool {
 
 #[test]
 fn pure_folders_know_no_arrow_no_files_of_columns_and_no_threads() {
-    for folder in ["codec", "dsp", "encodec", "quantize", "model", "train", "probe"] {
+    for folder in ["codec", "dsp", "encodec", "quantize", "model", "train", "probe", "score"] {
         let words =
             ["arrow", "parquet", "omar_schemas", "timely", "differential_dataflow", "std::thread", "crate::ops"];
         // Tests may play several processes by several threads.

@@ -6,9 +6,9 @@ use candle_core::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ProbeError;
 use super::mlp::{Mlp, MlpConfig};
 use super::objective::Objective;
+use super::{ProbeError, backward};
 use crate::model::{Form, Pass, Source, Stream};
 use crate::train::{AdamW, AdamWConfig, Decay, Gradients, Groups, Schedule};
 
@@ -147,6 +147,9 @@ fn gradients(
     targets: &[f32],
     mut pass: Pass,
 ) -> Result<(f64, Gradients), ProbeError> {
+    if mlp.device().is_cpu() {
+        return Ok(backward::gradients(mlp, objective, rows, targets, &mut pass)?);
+    }
     let MlpConfig { inputs, outputs, .. } = mlp.config();
     let x = Tensor::from_slice(rows, (rows.len() / inputs, inputs), mlp.device())?;
     let logits = mlp.forward(&x, &mut pass)?;

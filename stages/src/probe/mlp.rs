@@ -3,6 +3,7 @@
 use candle_core::{Device, Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::backward;
 use crate::model::weights::{Builder, kaiming};
 use crate::model::{Form, ModelError, Pass, Source, Weights, op};
 
@@ -64,6 +65,11 @@ impl Mlp {
         &self.weights
     }
 
+    /// Weight `(outputs, inputs)` and bias of every layer.
+    pub(super) fn layers(&self) -> &[(Var, Var)] {
+        &self.layers
+    }
+
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
@@ -97,6 +103,10 @@ impl Mlp {
     /// # Errors
     /// When the device fails.
     pub fn predict(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        if self.device.is_cpu() {
+            let parts = rows.chunks(ROWS * self.config.inputs).map(|part| backward::predict(self, part));
+            return Ok(parts.collect::<Result<Vec<_>>>()?.concat());
+        }
         let mut logits = Vec::with_capacity(rows.len() / self.config.inputs.max(1) * self.config.outputs);
         for part in rows.chunks(ROWS * self.config.inputs) {
             let x = Tensor::from_slice(part, (part.len() / self.config.inputs, self.config.inputs), &self.device)?;

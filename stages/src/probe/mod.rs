@@ -1,13 +1,14 @@
-//! Linear probes: how much of what people hear can be read off a representation by a plane.
+//! Probes: how much of what people hear can be read off a representation.
 //!
-//! Pure maths, and a reader of label lists. A probe is multinomial logistic regression on standardised vectors, fitted to
-//! its optimum by L-BFGS, so that there is nothing to tune but the penalty, which the `valid` split chooses, and no random
-//! number at all: differences between representations are theirs.
+//! Pure maths, and a reader of label lists.
 //!
-//! - [`labels`]: who said what about which recording, as classes of recordings or of frames
-//! - [`logistic`]: the regression, on [`lbfgs`]
-//! - [`measures`]: accuracy, average precision, peaks and their F-measure
+//! - [`task`]: the six tasks of the paper: labels to targets, logits to figures
+//! - [`mlp`], [`objective`], [`fit`]: the classifier of the published probes, its losses and its training
+//! - [`logistic`]: the quick linear probe, multinomial logistic regression on standardised vectors, fitted to its optimum by
+//!   [`lbfgs`], so that there is nothing to tune but the penalty and no random number at all; its [`labels`] and
+//!   [`measures`]
 
+mod backward;
 mod error;
 pub mod fit;
 pub mod labels;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Plan;
 use super::vectors::{Pool, Vectors};
 use crate::error::StageError;
-use crate::probe::task::Annotated;
+use crate::probe::task::{Annotated, Statement};
 
 /// Names that are given in full of each kind of gap.
 const NAMED: usize = 50;
@@ -43,6 +43,8 @@ pub(super) struct Leak {
 pub(super) struct Corpus {
     /// In the order of their names.
     pub(super) recordings: Vec<Annotated>,
+    /// Who they are, and what they are used for.
+    pub(super) origins: Vec<Origin>,
     /// Per recording and column of the input: its vectors, one after the other.
     pub(super) columns: Vec<Vec<Vec<f32>>>,
     /// Their hashes.
@@ -103,13 +105,12 @@ impl Collector {
 
     fn keep(&mut self, origin: Origin, labels: Vec<LabelRow>, vectors: Vectors) {
         let Self { plan, corpus, seen } = self;
-        let Origin { track_id, path, split } = origin;
         let digests: Vec<[u8; 32]> = vectors.columns.iter().map(|column| digest(column)).collect();
         let first = digests.first().copied().unwrap_or_default();
         let twin = *seen.entry(first).or_insert(corpus.recordings.len());
-        if let Some(twin) = corpus.recordings.get(twin).filter(|twin| twin.split != split) {
-            let first = (twin.name.clone(), twin.split.as_str());
-            corpus.leaks.push(Leak { first, second: (path.clone(), split.as_str()) });
+        if let Some(twin) = corpus.origins.get(twin).filter(|twin| twin.split != origin.split) {
+            let side = |origin: &Origin| (origin.path.clone(), origin.split.as_str());
+            corpus.leaks.push(Leak { first: side(twin), second: side(&origin) });
         }
         let rate = match (plan.pool, &plan.source) {
             (Pool::Rate(rate), _) => rate,
@@ -117,7 +118,10 @@ impl Collector {
             _ => 0.0,
         };
         let Vectors { times, columns, end } = vectors;
-        corpus.recordings.push(Annotated { track_id, name: path, split, times, end, rate, labels });
+        let labels = labels.into_iter().map(|LabelRow { start_s, end_s, label }| Statement { start_s, end_s, label });
+        let (name, training, labels) = (origin.path.clone(), origin.split == Split::Train, labels.collect());
+        corpus.recordings.push(Annotated { name, training, times, end, rate, labels });
+        corpus.origins.push(origin);
         corpus.columns.push(columns);
         corpus.digests.push(digests);
     }
@@ -128,6 +132,7 @@ impl Collector {
         let mut corpus = std::mem::take(&mut self.corpus);
         let mut order: Vec<usize> = (0..corpus.recordings.len()).collect();
         order.sort_by(|a, b| corpus.recordings[*a].name.cmp(&corpus.recordings[*b].name));
+        corpus.origins = order.iter().map(|index| corpus.origins[*index].clone()).collect();
         corpus.recordings = order.iter().map(|index| corpus.recordings[*index].clone()).collect();
         corpus.columns = order.iter().map(|index| std::mem::take(&mut corpus.columns[*index])).collect();
         corpus.digests = order.iter().map(|index| std::mem::take(&mut corpus.digests[*index])).collect();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
-use omar_schemas::{Edge, LabelRow, Predictions, PredictionsSpec};
+use omar_schemas::{Edge, Predictions, PredictionsSpec, Split};
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
@@ -12,7 +12,7 @@ use super::collect::{Corpus, Coverage, Leak};
 use super::run::Outcome;
 use crate::error::StageError;
 use crate::probe::fit::{FitConfig, Look};
-use crate::probe::task::{Confusion, Prediction, Protocol, Unit};
+use crate::probe::task::{Confusion, Protocol, Statement, Unit};
 use crate::storage::durable::write_durably;
 use crate::storage::write_table;
 
@@ -69,14 +69,8 @@ struct Span {
     label: String,
 }
 
-impl From<&LabelRow> for Span {
-    fn from(row: &LabelRow) -> Self {
-        Self { start_s: row.start_s, end_s: row.end_s, label: row.label.clone() }
-    }
-}
-
-impl From<&Prediction> for Span {
-    fn from(row: &Prediction) -> Self {
+impl From<&Statement> for Span {
+    fn from(row: &Statement) -> Self {
         Self { start_s: row.start_s, end_s: row.end_s, label: row.label.clone() }
     }
 }
@@ -106,7 +100,8 @@ impl Details {
             looks: outcome.looks.clone(),
         });
         let chosen = chosen(outcomes, selected);
-        let test = corpus.recordings.iter().filter(|recording| recording.split == omar_schemas::Split::Test);
+        let all = corpus.recordings.iter().zip(&corpus.origins);
+        let test = all.filter(|(_, origin)| origin.split == Split::Test).map(|(recording, _)| recording);
         let answers = chosen.into_iter().flat_map(|outcome| &outcome.test.predictions);
         let frames = plan.task.unit() == Unit::Frames;
         let shown = test.zip(answers).take(if frames { SHOWN } else { 0 }).map(|(recording, answers)| Shown {
@@ -149,17 +144,17 @@ pub(super) fn write_predictions(
     folder: &Path,
 ) -> Result<(), StageError> {
     let Some(outcome) = chosen(outcomes, selected) else { return Ok(()) };
-    let of = test.iter().map(|index| &corpus.recordings[*index]).zip(&outcome.test.predictions);
-    let rows: Vec<_> = of.flat_map(|(recording, rows)| rows.iter().map(move |row| (recording, row))).collect();
+    let of = test.iter().map(|index| &corpus.origins[*index]).zip(&outcome.test.predictions);
+    let rows: Vec<_> = of.flat_map(|(origin, rows)| rows.iter().map(move |row| (origin, row))).collect();
     let spec = PredictionsSpec { task: plan.task.as_str().to_owned(), input: plan.name.clone() };
     let words =
         |of: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows.len()).map(of))) };
-    let times = |of: fn(&Prediction) -> Option<f64>| -> ArrayRef {
+    let times = |of: fn(&Statement) -> Option<f64>| -> ArrayRef {
         Arc::new(rows.iter().map(|row| of(row.1)).collect::<Float64Array>())
     };
     let columns = vec![
         Arc::new(rows.iter().map(|row| Some(row.0.track_id.0)).collect::<UInt64Array>()) as ArrayRef,
-        words(&|row| rows[row].0.name.clone()),
+        words(&|row| rows[row].0.path.clone()),
         words(&|row| rows[row].0.split.as_str().to_owned()),
         words(&|_| plan.layers[selected].0.clone()),
         times(|row| row.start_s),

@@ -86,8 +86,8 @@ fn selected(outcomes: &[Outcome], layers: usize) -> usize {
 impl<'a> Bench<'a> {
     fn new(plan: &'a Plan, corpus: &'a Corpus, context: &StageContext) -> Result<Self, StageError> {
         let mut splits: [Vec<usize>; 3] = Default::default();
-        for (index, recording) in corpus.recordings.iter().enumerate() {
-            splits[place(recording.split)].push(index);
+        for (index, origin) in corpus.origins.iter().enumerate() {
+            splits[place(origin.split)].push(index);
         }
         check_splits(plan, corpus, &splits)?;
         let setting = TaskSetting {

@@ -5,7 +5,7 @@
 //! F-measure of whole recordings against the annotations, without the first 5 s. `published`: per window of 30 s, against
 //! annotations that are moved to the frames, nothing left out, the mean over windows.
 
-use super::{Annotated, Answer, Figure, Prediction, Protocol, Scored, Task, TaskSetting, Unit};
+use super::{Annotated, Answer, Figure, Protocol, Scored, Statement, Task, TaskSetting, Unit};
 use crate::probe::ProbeError;
 use crate::probe::objective::{Objective, sigmoid};
 use crate::score::beat;
@@ -164,7 +164,7 @@ impl Task for Beats {
                 }
             }
             let label = |place: u32| if place == 0 { String::new() } else { place.to_string() };
-            predictions.push(found.iter().map(|(time, place)| Prediction::at(*time, label(*place))).collect());
+            predictions.push(found.iter().map(|(time, place)| Statement::at(*time, label(*place))).collect());
         }
         let figure =
             |metric: &str, of: fn(&beat::BeatScores) -> f64| Figure::mean(metric, all.iter().map(of).collect());

@@ -5,7 +5,7 @@
 //! at a time, the mean over recordings, all of MIREX's vocabularies. `published`: a figure per segment of 30 s, the mean
 //! over segments, as the code of the paper's author for this task has it (the published one is not known).
 
-use super::{Annotated, Answer, Confusion, Figure, Prediction, Protocol, Scored, Task, TaskSetting, Unit, largest};
+use super::{Annotated, Answer, Confusion, Figure, Protocol, Scored, Statement, Task, TaskSetting, Unit, largest};
 use crate::probe::ProbeError;
 use crate::probe::objective::Objective;
 use crate::score::chord::{self, Chord};
@@ -159,8 +159,7 @@ impl Task for Chords {
                 each.extend(self.figures(answer, from, to)?);
             }
             let found = intervals(answer.of, answer.logits).into_iter();
-            predictions
-                .push(found.map(|(s, e, class)| Prediction::between(s, e, chord::majmin_label(class))).collect());
+            predictions.push(found.map(|(s, e, class)| Statement::between(s, e, chord::majmin_label(class))).collect());
         }
         let figure =
             |metric: &str, of: fn(&chord::ChordScores) -> f64| Figure::mean(metric, each.iter().map(of).collect());

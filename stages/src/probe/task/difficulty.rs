@@ -4,7 +4,7 @@
 //! of leading outputs above one half, less one. `published`: the same, macro mean squared error is what the published code
 //! reports in either protocol.
 
-use super::{Annotated, Answer, Confusion, Figure, Prediction, Scored, Task, TaskSetting, Unit};
+use super::{Annotated, Answer, Confusion, Figure, Scored, Statement, Task, TaskSetting, Unit};
 use crate::probe::ProbeError;
 use crate::probe::objective::Objective;
 use crate::score::ordinal;
@@ -85,7 +85,7 @@ impl Task for Difficulty {
             Figure::whole("balanced accuracy", ordinal::balanced_accuracy(&truth, &found), n),
             Figure::whole("Kendall tau-b", ordinal::kendall_tau_b(&truth, &found), n),
         ];
-        let predictions = found.iter().map(|grade| vec![Prediction::whole(grade.to_string())]);
+        let predictions = found.iter().map(|grade| vec![Statement::whole(grade.to_string())]);
         Ok(Scored { figures, confusion: Some(confusion), predictions: predictions.collect() })
     }
 }

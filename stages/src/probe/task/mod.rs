@@ -18,7 +18,6 @@ pub mod pitch;
 pub mod structure;
 pub mod tagging;
 
-use omar_schemas::{LabelRow, Split, TrackId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +49,10 @@ pub enum Unit {
 /// A recording with what is said about it.
 #[derive(Debug, Clone)]
 pub struct Annotated {
-    /// Its id.
-    pub track_id: TrackId,
     /// As the corpus names it.
     pub name: String,
-    /// What it is used for.
-    pub split: Split,
+    /// Whether the probe learns from it.
+    pub training: bool,
     /// Where each frame starts, in seconds; a single 0 for [`Unit::Recording`].
     pub times: Vec<f64>,
     /// Where what was heard ends, in seconds.
@@ -63,7 +60,7 @@ pub struct Annotated {
     /// Frames per second.
     pub rate: f64,
     /// In the order of time.
-    pub labels: Vec<LabelRow>,
+    pub labels: Vec<Statement>,
 }
 
 impl Annotated {
@@ -166,18 +163,18 @@ impl Confusion {
     }
 }
 
-/// Something that is predicted about a recording, in the form of labels.
+/// Something that is said about a recording: by who annotated it, or by a probe.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// In seconds.
+pub struct Statement {
+    /// In seconds; `None` where it is about the whole recording.
     pub start_s: Option<f64>,
-    /// In seconds.
+    /// In seconds; `None` where it is about an instant.
     pub end_s: Option<f64>,
     /// In the words of the annotations.
     pub label: String,
 }
 
-impl Prediction {
+impl Statement {
     /// About a whole recording.
     pub fn whole(label: impl Into<String>) -> Self {
         Self { start_s: None, end_s: None, label: label.into() }
@@ -202,7 +199,7 @@ pub struct Scored {
     /// For tasks of classes.
     pub confusion: Option<Confusion>,
     /// Per answer, in order.
-    pub predictions: Vec<Vec<Prediction>>,
+    pub predictions: Vec<Vec<Statement>>,
 }
 
 /// A task.
@@ -330,7 +327,7 @@ pub(crate) fn largest(row: &[f32]) -> usize {
 
 /// Refuses annotations whose `train` split leaves nothing to tell apart.
 fn several_classes(recordings: &[Annotated], of: impl Fn(&Annotated) -> Option<String>) -> Result<(), ProbeError> {
-    let mut classes = recordings.iter().filter(|recording| recording.split == Split::Train).filter_map(of);
+    let mut classes = recordings.iter().filter(|recording| recording.training).filter_map(of);
     let Some(first) = classes.next() else { return Ok(()) };
     if classes.any(|class| class != first) {
         return Ok(());

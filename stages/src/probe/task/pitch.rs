@@ -2,7 +2,7 @@
 //!
 //! `published`: one binary classifier per pitch instead of a softmax, on the first 4 s of a recording.
 
-use super::{Annotated, Answer, Confusion, Figure, Prediction, Protocol, Scored, Task, TaskSetting, Unit, largest};
+use super::{Annotated, Answer, Confusion, Figure, Protocol, Scored, Statement, Task, TaskSetting, Unit, largest};
 use crate::probe::ProbeError;
 use crate::probe::objective::Objective;
 
@@ -81,7 +81,7 @@ impl Task for Pitch {
             share("pitch class accuracy", &|pair| pair.0 % 12 == pair.1 % 12),
             share("octave errors", &|pair| pair.0 != pair.1 && pair.0 % 12 == pair.1 % 12),
         ];
-        let predictions = pairs.iter().map(|pair| vec![Prediction::whole(pair.1.to_string())]);
+        let predictions = pairs.iter().map(|pair| vec![Statement::whole(pair.1.to_string())]);
         Ok(Scored { figures, confusion: Some(confusion), predictions: predictions.collect() })
     }
 }

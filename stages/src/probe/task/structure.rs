@@ -7,7 +7,7 @@
 //! `published`: boundaries between sections of one function are not learned, a picked boundary needs no strength, accuracy
 //! is the mean over functions.
 
-use super::{Annotated, Answer, Confusion, Figure, Prediction, Protocol, Scored, Task, TaskSetting, Unit, largest};
+use super::{Annotated, Answer, Confusion, Figure, Protocol, Scored, Statement, Task, TaskSetting, Unit, largest};
 use crate::probe::ProbeError;
 use crate::probe::objective::{Objective, sigmoid};
 use crate::score::segment;
@@ -26,6 +26,8 @@ const SMOOTHING: usize = 10;
 pub struct Structure {
     protocol: Protocol,
     weights: Vec<f32>,
+    /// Functions that occur in the `train` split; nothing was learned about the others, so they are no answers.
+    learned: Vec<bool>,
 }
 
 impl Structure {
@@ -35,7 +37,7 @@ impl Structure {
     /// When a label is no function, or `train` has a single one.
     pub fn new(setting: &TaskSetting<'_>) -> Result<Self, ProbeError> {
         let mut counts = [0usize; FUNCTIONS.len()];
-        for recording in setting.recordings.iter().filter(|recording| recording.split == omar_schemas::Split::Train) {
+        for recording in setting.recordings.iter().filter(|recording| recording.training) {
             let found = functions(recording).map_err(|message| ProbeError::Task(recording.name.clone(), message))?;
             found.into_iter().for_each(|function| counts[function] += 1);
         }
@@ -52,7 +54,8 @@ impl Structure {
         let scale = OUTPUTS as f64 / FUNCTIONS.len() as f64;
         let mut weights: Vec<f32> = inverse.iter().map(|inverse| (0.1 * scale * inverse / total) as f32).collect();
         weights.push(0.09 * OUTPUTS as f32);
-        Ok(Self { protocol: setting.protocol, weights })
+        let learned = counts.iter().map(|count| *count > 0).collect();
+        Ok(Self { protocol: setting.protocol, weights, learned })
     }
 }
 
@@ -107,6 +110,10 @@ impl Structure {
         for pair in edges.windows(2).filter(|pair| pair[0] < pair[1]) {
             let mut sums = [0.0f32; FUNCTIONS.len()];
             (pair[0]..pair[1]).for_each(|frame| sums.iter_mut().zip(row(frame)).for_each(|(sum, x)| *sum += x));
+            sums.iter_mut()
+                .zip(&self.learned)
+                .filter(|(_, known)| !**known)
+                .for_each(|(sum, _)| *sum = f32::NEG_INFINITY);
             let function = largest(&sums);
             sections.push((of.times[pair[0]], of.frame_end(pair[1] - 1), function));
             functions.extend(std::iter::repeat_n(function, pair[1] - pair[0]));
@@ -185,7 +192,7 @@ impl Task for Structure {
             shares.push(right as f64 / found.len().max(1) as f64);
             let annotated = annotation(&sections(answer.of).map_err(wrong)?);
             each.push(segment::evaluate(&annotated, &annotation(&own)).map_err(|error| wrong(error.to_string()))?);
-            predictions.push(own.iter().map(|(s, e, f)| Prediction::between(*s, *e, FUNCTIONS[*f])).collect());
+            predictions.push(own.iter().map(|(s, e, f)| Statement::between(*s, *e, FUNCTIONS[*f])).collect());
             truths.extend(truth);
             founds.extend(found);
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Annotated, Answer, Figure, Prediction, Protocol, Scored, Task, TaskSetting, Unit};
+use super::{Annotated, Answer, Figure, Protocol, Scored, Statement, Task, TaskSetting, Unit};
 use crate::probe::ProbeError;
 use crate::probe::objective::{Objective, sigmoid};
 use crate::score::ranking;
@@ -120,7 +120,7 @@ impl Task for Tagging {
         figures.extend(classes);
         let answered = |answer: &Answer<'_>| {
             let above = self.tags.iter().zip(answer.logits).filter(|(_, logit)| **logit > 0.0);
-            above.map(|(tag, _)| Prediction::whole(tag.clone())).collect()
+            above.map(|(tag, _)| Statement::whole(tag.clone())).collect()
         };
         Ok(Scored { figures, confusion: None, predictions: answers.iter().map(answered).collect() })
     }
