@@ -63,7 +63,7 @@ impl StageKind for Dataset {
     const NAME: &'static str = "dataset";
     const VERSION: u32 = 1;
     const SUMMARY: &'static str =
-        "what is said about recordings: MagnaTagATune, NSynth, Harmonix, GTZAN, chord labs, ...";
+        "what is said about recordings, from MagnaTagATune, NSynth, Harmonix, GTZAN, chord labs and others";
     const EXAMPLE: &'static str = "{stage: dataset, params: {root: data/nsynth, sets: [{layout: nsynth, task: pitch, audio: data/nsynth, annotations: data/nsynth}]}}";
     const SCOPE: Scope = Scope::Source;
     const INPUTS: &'static [&'static str] = &[];

@@ -368,7 +368,9 @@ impl Operator for ProbeOperator {
 
     fn flush(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
         let corpus = self.collector.take();
-        out.emit(run::run(&self.plan, corpus, &self.context, &self.schema)?);
+        // On a thread of the pool: from outside, every small product would wait to be let in.
+        let (plan, context, schema) = (&self.plan, &self.context, &self.schema);
+        out.emit(rayon::scope(|_| run::run(plan, corpus, context, schema))?);
         Ok(())
     }
 }
