@@ -201,7 +201,7 @@ mod tests {
         fn new(count: u64, seed: u64) -> Self {
             let stream = Stream::new(seed, "rings");
             let point = |i: u64| {
-                let (angle, outer) = (stream.uniform(2 * i) * std::f32::consts::TAU, i % 2 == 0);
+                let (angle, outer) = (stream.uniform(2 * i) * std::f32::consts::TAU, i.is_multiple_of(2));
                 let radius = if outer { 2.0 } else { 0.7 } + 0.3 * stream.uniform(2 * i + 1);
                 ([radius * angle.cos(), radius * angle.sin()], f32::from(u8::from(outer)))
             };

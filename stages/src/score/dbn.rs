@@ -157,7 +157,7 @@ fn runs(path: &[u32], kinds: &[u8]) -> Vec<(usize, usize)> {
     for (frame, state) in path.iter().enumerate().filter(|(_, state)| kinds[**state as usize] > 0) {
         match runs.last_mut() {
             Some(run) if run.1 == frame && kinds[path[frame - 1] as usize] == kinds[*state as usize] => {
-                run.1 = frame + 1
+                run.1 = frame + 1;
             }
             _ => runs.push((frame, frame + 1)),
         }

@@ -58,11 +58,10 @@ pub(super) fn save(path: &Path, fitted: &Fitted) -> Result<(), StageError> {
     };
     let text = serde_json::to_string(&description).map_err(|error| StageError::Failed(error.to_string()))?;
     let mut tensors = Vec::new();
-    for (name, tensor) in fitted.mlp.weights().tensors() {
+    for (name, tensor) in fitted.mlp.weights().parameters() {
         let bytes: Vec<u8> = tensor.flatten_all()?.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-        tensors.push((name, tensor.dims().to_vec(), bytes));
+        tensors.push((name.clone(), tensor.dims().to_vec(), bytes));
     }
-    tensors.sort();
     let views = tensors
         .iter()
         .map(|(name, shape, bytes)| TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.clone(), view)));

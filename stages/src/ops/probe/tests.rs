@@ -178,7 +178,7 @@ fn beats_and_downbeats_are_found() {
     // 12 frames a beat: 125 beats a minute.
     let of = |index: usize| {
         let first = index % 12;
-        let place = |frame: usize| (frame % 12 == first).then(|| frame / 12 % 4);
+        let place = |frame: usize| (frame % 12 == first).then_some(frame / 12 % 4);
         let frames =
             (0..500).map(|f| vec![f32::from(u8::from(place(f).is_some())), f32::from(u8::from(place(f) == Some(0)))]);
         let labels = (0..500).filter_map(|f| Some(label(Some(f as f64 / RATE), None, place(f)? + 1)));

@@ -137,7 +137,7 @@ impl Task for Chords {
     }
 
     fn score(&self, answers: &[Answer<'_>]) -> Result<Scored, ProbeError> {
-        let names: Vec<String> = (0..CLASSES).map(|class| chord::majmin_label(class)).collect();
+        let names: Vec<String> = (0..CLASSES).map(chord::majmin_label).collect();
         let mut confusion = Confusion::new("frames", names);
         let (mut each, mut predictions) = (Vec::new(), Vec::new());
         for answer in answers {
