@@ -1,6 +1,8 @@
 //! Loss and gradients of a perceptron on the CPU, layer by layer: for nets this small the bookkeeping of a graph of
 //! operations costs more than the operations.
 
+use std::borrow::Cow;
+
 use candle_core::{Result, Tensor};
 
 use super::mlp::Mlp;
@@ -12,9 +14,9 @@ use crate::model::{Dropout, Pass};
 use crate::train::Gradients;
 
 /// What a layer was given, and its dropout.
-struct Seen {
+struct Seen<'a> {
     /// After dropout, `(rows, inputs)`.
-    input: Vec<f32>,
+    input: Cow<'a, [f32]>,
     drop: Option<Dropout>,
 }
 
@@ -64,13 +66,13 @@ pub(super) fn gradients(
 }
 
 /// What every layer is given, and the logits.
-fn forward(mlp: &Mlp, rows: &[f32], pass: &mut Pass) -> Result<(Vec<Seen>, Vec<f32>)> {
-    let (mut seen, mut x) = (Vec::new(), rows.to_vec());
+fn forward<'a>(mlp: &Mlp, rows: &'a [f32], pass: &mut Pass) -> Result<(Vec<Seen<'a>>, Vec<f32>)> {
+    let (mut seen, mut x) = (Vec::new(), Cow::Borrowed(rows));
     for (index, (weight, bias)) in mlp.layers().iter().enumerate() {
         let (outputs, inputs) = weight.dims2()?;
         let drop = pass.dropout(mlp.config().dropout);
         if let Some(drop) = drop.map(|drop| drop.per_example(1)) {
-            map_rows(&mut x, inputs, |row, values| {
+            map_rows(x.to_mut(), inputs, |row, values| {
                 let factors = drop.row(row);
                 values.iter_mut().enumerate().for_each(|(column, value)| *value *= factors.at(column));
             });
@@ -87,9 +89,9 @@ fn forward(mlp: &Mlp, rows: &[f32], pass: &mut Pass) -> Result<(Vec<Seen>, Vec<f
                 }
             });
         });
-        seen.push(Seen { input: std::mem::replace(&mut x, y), drop });
+        seen.push(Seen { input: std::mem::replace(&mut x, Cow::Owned(y)), drop });
     }
-    Ok((seen, x))
+    Ok((seen, x.into_owned()))
 }
 
 /// Logits without dropout.

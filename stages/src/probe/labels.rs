@@ -10,11 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ProbeError;
+use crate::score::chord::{Chord, majmin_class};
 
 /// Classes of major and minor triads on twelve roots, and of no chord.
 const CHORDS: usize = 25;
-/// The class of `N`.
-const NO_CHORD: u32 = 24;
 
 /// How labels become classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +24,7 @@ pub enum TaskKind {
     /// A label is the class of the frames between its start and its end.
     Intervals,
     /// As `intervals`, with chords in Harte's syntax (`A:min7/b3`) as 25 classes: major and minor of twelve roots, and
-    /// `N`. Chords without a major or minor third (and `X`) are left out.
+    /// `N`. Others (`mir_eval`'s rule for `majmin`) are left out.
     Chords,
     /// A frame is positive when its interval holds the start of a label: beats, onsets.
     Events,
@@ -109,37 +108,8 @@ fn check(kind: TaskKind, label: &Label) -> Result<(), String> {
 /// # Errors
 /// When it is no chord in Harte's syntax.
 pub fn chord(label: &str) -> Result<Option<u32>, String> {
-    let wrong = || format!("expected a chord such as `A:min7`, `F#` or `N`, found `{label}`");
-    match label {
-        "N" => return Ok(Some(NO_CHORD)),
-        "X" => return Ok(None),
-        _ => {}
-    }
-    let chord = label.split('/').next().unwrap_or_default();
-    let (root, quality) = chord.split_once(':').unwrap_or((chord, "maj"));
-    let mut letters = root.chars();
-    let natural: i32 = match letters.next() {
-        Some('C') => 0,
-        Some('D') => 2,
-        Some('E') => 4,
-        Some('F') => 5,
-        Some('G') => 7,
-        Some('A') => 9,
-        Some('B') => 11,
-        _ => return Err(wrong()),
-    };
-    let root = letters.try_fold(natural, |root, accidental| match accidental {
-        '#' => Ok(root + 1),
-        'b' => Ok(root - 1),
-        _ => Err(wrong()),
-    })?;
-    let root = root.rem_euclid(12) as u32;
-    Ok(match quality.split('(').next().unwrap_or_default() {
-        "maj" | "maj6" | "7" | "maj7" | "9" | "maj9" | "11" | "13" | "maj13" => Some(root),
-        "min" | "min6" | "min7" | "minmaj7" | "min9" | "min11" | "min13" => Some(root + 12),
-        "" | "1" | "5" | "dim" | "dim7" | "hdim7" | "aug" | "aug7" | "sus2" | "sus4" | "maj11" => None,
-        _ => return Err(wrong()),
-    })
+    let chord = Chord::parse(label).map_err(|error| error.to_string())?;
+    Ok(majmin_class(&chord).map(|class| class as u32))
 }
 
 /// The classes of a task: names in the order of their numbers.
@@ -225,7 +195,7 @@ mod tests {
         ] {
             assert_eq!(chord(label), Ok(class), "{label}");
         }
-        assert_eq!(chord("H:maj"), Err("expected a chord such as `A:min7`, `F#` or `N`, found `H:maj`".to_owned()));
+        assert!(chord("H:maj").is_err_and(|message| message.starts_with("expected a chord such as")));
         assert!(chord("C:majestic").is_err());
     }
 

@@ -7,7 +7,9 @@ use crate::error::StageError;
 use crate::probe::labels::{self, Labels, TaskKind};
 use crate::probe::lbfgs::Stop;
 use crate::probe::logistic::{Classifier, Standardizer, Vectors};
-use crate::probe::measures::{accuracy, average_precision, f_measure, majority, peaks};
+use crate::probe::measures::{accuracy, majority, peaks};
+use crate::score::ranking::average_precision;
+use crate::score::{ScoreError, beat};
 
 /// Seconds around a true event within which a found one counts (MIREX and `mir_eval`, beats).
 const TOLERANCE: f64 = 0.07;
@@ -95,7 +97,9 @@ impl Targets {
                 }
             }
             let end = frames as f64 / rate;
-            let events = labels.iter().filter_map(|label| label.start).filter(|time| *time < end).collect();
+            let mut events: Vec<f64> =
+                labels.iter().filter_map(|label| label.start).filter(|time| *time < end).collect();
+            events.sort_by(f64::total_cmp);
             part.recordings.push((first..part.at.len(), events));
         }
         targets.check(recordings)?;
@@ -120,21 +124,24 @@ impl Targets {
     /// What decides between penalties.
     fn quality(&self, scores: &[f32], part: &Part) -> f64 {
         match self.kind {
-            TaskKind::Events => average_precision(&odds(scores), &positive(&part.classes)),
+            TaskKind::Events => {
+                let odds: Vec<f64> = odds(scores).into_iter().map(f64::from).collect();
+                average_precision(&odds, &positive(&part.classes))
+            }
             _ => accuracy(scores, &part.classes, self.classes),
         }
     }
 
     /// The mean over recordings of the F-measure of peaks above a probability.
-    fn events(&self, scores: &[f32], part: &Part, threshold: f32) -> f64 {
+    fn events(&self, scores: &[f32], part: &Part, threshold: f32) -> Result<f64, ScoreError> {
         let (odds, rate) = (odds(scores), self.rate.unwrap_or(1.0));
         let least = (threshold / (1.0 - threshold)).ln();
         let each = part.recordings.iter().map(|(examples, events)| {
             let middle = |(_, frame): &(usize, Option<usize>)| (frame.unwrap_or(0) as f64 + 0.5) / rate;
             let times: Vec<f64> = part.at[examples.clone()].iter().map(middle).collect();
-            f_measure(&peaks(&times, &odds[examples.clone()], least), events, TOLERANCE)
+            beat::f_measure(events, &peaks(&times, &odds[examples.clone()], least), TOLERANCE)
         });
-        each.sum::<f64>() / part.recordings.len().max(1) as f64
+        Ok(each.sum::<Result<f64, _>>()? / part.recordings.len().max(1) as f64)
     }
 }
 
@@ -196,9 +203,10 @@ pub(super) fn probe(
         return Ok(vec![score("accuracy", value, quality, majority(train, test, targets.classes))]);
     }
     let share = positive(test).iter().filter(|positive| **positive).count() as f64 / test.len() as f64;
-    let at = |threshold: &f32| (targets.events(&on_valid, &targets.valid, *threshold), *threshold);
-    let (valid, threshold) =
-        THRESHOLDS.iter().map(at).fold((f64::NEG_INFINITY, 0.5), |a, b| if b.0 > a.0 { b } else { a });
-    let f = targets.events(&on_test, &targets.test, threshold);
+    let wrong = |error: ScoreError| StageError::Failed(format!("task `{}`: {error}", targets.task));
+    let at = |threshold: &f32| Ok((targets.events(&on_valid, &targets.valid, *threshold)?, *threshold));
+    let all = THRESHOLDS.iter().map(at).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    let (valid, threshold) = all.into_iter().fold((f64::NEG_INFINITY, 0.5), |a, b| if b.0 > a.0 { b } else { a });
+    let f = targets.events(&on_test, &targets.test, threshold).map_err(wrong)?;
     Ok(vec![score("average_precision", value, quality, share), score("f_measure", f, valid, 0.0)])
 }

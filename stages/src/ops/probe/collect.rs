@@ -22,7 +22,8 @@ pub(super) struct Coverage {
     pub(super) annotated: u64,
     /// Of these, those with vectors, by split: train, valid, test.
     pub(super) used: [u64; 3],
-    /// Annotated recordings without vectors, because their audio is missing or was rejected.
+    /// Annotated recordings without vectors: no audio has their name. (Those whose audio was rejected do not come here at
+    /// all: they are in the quarantine.)
     pub(super) unheard: u64,
     /// The first of them.
     pub(super) unheard_names: Vec<String>,

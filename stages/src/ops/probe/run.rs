@@ -9,10 +9,10 @@ use candle_core::Device;
 use omar_schemas::Split;
 use serde_json::json;
 
-use super::Plan;
 use super::collect::{Corpus, place};
 use super::details::{self, Details};
 use super::kept;
+use super::{Plan, Probe};
 use crate::error::StageError;
 use crate::probe::ProbeError;
 use crate::probe::fit::{Examples, FitConfig, Fitted, Look, fit};
@@ -20,7 +20,7 @@ use crate::probe::mlp::{Mlp, MlpConfig};
 use crate::probe::task::{Annotated, Answer, Scored, Task, TaskSetting, Unit};
 use crate::score::bootstrap;
 use crate::seed;
-use crate::stage::StageContext;
+use crate::stage::{StageContext, StageKind};
 
 /// Rows that are predicted together.
 const ROWS: usize = 8192;
@@ -151,13 +151,13 @@ impl<'a> Bench<'a> {
         let mut hasher = blake3::Hasher::new_derive_key("omar-flow fitted probe 1");
         let params = &self.plan.params;
         let settings = json!([
+            Probe::VERSION,
             self.plan.task,
             params.protocol,
             config,
             hidden,
             params.depth,
             params.window_s,
-            params.downbeats,
             self.seed,
             repeat,
             self.task.outputs()
@@ -170,6 +170,11 @@ impl<'a> Bench<'a> {
                 self.plan.layers[layer].1.iter().for_each(|part| {
                     hasher.update(&self.corpus.digests[index][*part]);
                 });
+                // What labels mean to the task (its classes, the frames) is in the targets; the validation looks at the
+                // labels too.
+                for target in &self.targets[index] {
+                    hasher.update(&target.to_le_bytes());
+                }
                 for label in &recording.labels {
                     hasher.update(format!("{:?}", (label.start_s, label.end_s, &label.label)).as_bytes());
                 }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ProbeError;
 use super::fit::FitConfig;
+pub(crate) use super::measures::largest;
 use super::objective::Objective;
 pub use crate::dataset::Task as TaskKind;
 
@@ -318,11 +319,6 @@ impl TaskKind {
             Self::Difficulty => Box::new(difficulty::Difficulty::new(setting)?),
         })
     }
-}
-
-/// The largest of a row, the first of equals.
-pub(crate) fn largest(row: &[f32]) -> usize {
-    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
 /// Refuses annotations whose `train` split leaves nothing to tell apart.
