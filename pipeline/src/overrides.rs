@@ -96,33 +96,30 @@ fn apply_one(
         let diagnostic = refuse(at(1), "no such node", format!("the graph has no node `{name}`"));
         return Err(Box::new(diagnostic.hint(hint)));
     }
-    let mut target = &mut *graph;
-    for depth in 0..path.0.len() - 1 {
-        let next = target.entry(path.0[depth].clone()).or_insert_with(|| Value::Object(Map::new()));
-        if next.is_null() {
-            *next = Value::Object(Map::new());
+    let mut target = graph.entry(path.0[0].clone()).or_insert(Value::Null);
+    for (depth, key) in path.0.iter().enumerate().skip(1) {
+        if target.is_null() {
+            *target = Value::Object(Map::new());
         }
-        let kind = describe(next);
-        match next {
-            Value::Object(map) => target = map,
-            Value::Array(items) if depth + 2 == path.0.len() => {
+        let kind = describe(target);
+        target = match target {
+            Value::Object(map) => map.entry(key.clone()).or_insert(Value::Null),
+            Value::Array(items) => {
                 let len = items.len();
-                let item = path.last().parse::<usize>().ok().and_then(|index| items.get_mut(index));
-                let Some(item) = item else {
-                    let message = format!("`{}` is a list of {len}, counted from 0", path.parent());
-                    return Err(Box::new(refuse(at(depth + 1), "no such item", message)));
-                };
-                *item = value;
-                return Ok(Override::new(source, path, keys, right, start));
+                let item = key.parse::<usize>().ok().and_then(|index| items.get_mut(index));
+                item.ok_or_else(|| {
+                    let message = format!("`{}` is a list of {len}, counted from 0", path.0[..depth].join("."));
+                    Box::new(refuse(at(depth), "no such item", message))
+                })?
             }
             _ => {
-                let message = format!("`{}` is {kind}, so nothing can be set inside it", path.0[depth]);
-                let diagnostic = refuse(at(depth), "", message);
+                let message = format!("`{}` is {kind}, so nothing can be set inside it", path.0[depth - 1]);
+                let diagnostic = refuse(at(depth - 1), "", message);
                 return Err(Box::new(diagnostic.hint("set the whole value instead")));
             }
-        }
+        };
     }
-    target.insert(path.last().to_owned(), value);
+    *target = value;
     Ok(Override::new(source, path, keys, right, start))
 }
 
@@ -147,7 +144,7 @@ mod tests {
 
     fn set(sets: &[&str]) -> (Value, Vec<String>) {
         let mut graph = Value::Object(Map::new());
-        graph["nodes"] = json!({"a": {"stage": "x", "params": {"list": [1, 2], "n": 1}}});
+        graph["nodes"] = json!({"a": {"stage": "x", "params": {"list": [1, 2], "n": 1, "of": [{"k": 1}]}}});
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
         let mut report = Report::default();
         apply(graph.as_object_mut().expect("map"), &sets, &mut report);
@@ -156,17 +153,28 @@ mod tests {
 
     #[test]
     fn values_are_replaced_and_added() {
-        let (graph, errors) =
-            set(&["nodes.a.params.n=5", "nodes.a.params.list[1]=x", "seed=7", "nodes.a.cache=runs/a"]);
+        let (graph, errors) = set(&[
+            "nodes.a.params.n=5",
+            "nodes.a.params.list[1]=x",
+            "nodes.a.params.of.0.k=2",
+            "seed=7",
+            "nodes.a.cache=runs/a",
+        ]);
         assert_eq!(errors, Vec::<String>::new());
-        let node = json!({"stage": "x", "params": {"list": [1, "x"], "n": 5}, "cache": "runs/a"});
+        let node = json!({"stage": "x", "params": {"list": [1, "x"], "n": 5, "of": [{"k": 2}]}, "cache": "runs/a"});
         assert_eq!(graph, json!({"nodes": {"a": node}, "seed": 7}));
     }
 
     #[test]
     fn unknown_nodes_and_paths_are_refused() {
-        let (_, errors) =
-            set(&["nodes.b.params.n=5", "nodes.a.params.n.m=5", "seed", "nodes.a.params.list[7]=1", "=3"]);
-        assert_eq!(errors.len(), 5, "{errors:?}");
+        let (_, errors) = set(&[
+            "nodes.b.params.n=5",
+            "nodes.a.params.n.m=5",
+            "seed",
+            "nodes.a.params.list[7]=1",
+            "nodes.a.params.of[1].k=1",
+            "=3",
+        ]);
+        assert_eq!(errors.len(), 6, "{errors:?}");
     }
 }
