@@ -3,8 +3,8 @@
 //! Two rings. The folders `codec`, `dsp`, `encodec`, `quantize`, `model`, `train`, `probe` and `score` are pure: slices or candle tensors in and
 //! out, no Arrow, no threads, no logging. The folder [`ops`] holds one file per stage kind, which unpacks columns,
 //! calls the maths, packs columns, and decides whether a failure rejects one track or ends the run. Nothing here knows
-//! timely: the dataflow is rendered by the `omar-flow` crate. Beside the rings, [`corpus`] finds recordings, [`dataset`] reads annotations,
-//! [`storage`] reads rows that were kept, and [`encoder`] trained encoders.
+//! timely: the dataflow is rendered by the `omar-flow` crate. Beside the rings, [`corpus`] finds recordings, [`dataset`] reads
+//! annotations, [`storage`] reads rows that were kept, and [`encoder`] trained encoders.
 //!
 //! To add a stage: one file in `ops/`, and its two lines in `ops/mod.rs`. The contract is in [`stage`].
 

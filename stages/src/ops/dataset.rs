@@ -113,11 +113,8 @@ impl Stage for Dataset {
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         let opened = self.opened()?;
         if let Some(folder) = &context.run_dir {
-            let path = folder.join(DATASET_FILE);
-            if !path.exists() || !context.resume {
-                std::fs::create_dir_all(folder).map_err(|error| StageError::io(folder, error))?;
-                write_durably(&path, format!("{:#}\n", opened.description).as_bytes())?;
-            }
+            std::fs::create_dir_all(folder).map_err(|error| StageError::io(folder, error))?;
+            write_durably(&folder.join(DATASET_FILE), format!("{:#}\n", opened.description).as_bytes())?;
         }
         Ok(Box::new(ReadLabels { opened, schema: self.schema.clone() }))
     }

@@ -14,6 +14,7 @@
 //! threads work on at the same time included: one thread computes for all that wait.
 
 mod batch;
+mod layers;
 mod windows;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ use crate::encoder::{EncoderError, EncoderFolder};
 use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
 
+pub use layers::Layers;
+
 use batch::SharedEncoder;
 use windows::{Joined, Window};
 
@@ -43,9 +46,10 @@ pub struct EmbedParams {
     /// Random weights in place of the trained ones: the same network before any training, to see what training brought.
     #[serde(default)]
     pub untrained: bool,
-    /// Which blocks to take the output of: 0 is the first, -1 the last. Blocks after the last of them are not computed.
-    #[serde(default = "default_layers")]
-    pub layers: Vec<i64>,
+    /// Which blocks to take the output of: 0 is the first, -1 the last; a number, a list of them, or `all`. Blocks after the
+    /// last of them are not computed.
+    #[serde(default)]
+    pub layers: Layers,
     /// What a vector stands for: `frames` (a position of the encoder), or the mean over each `window`, or over the
     /// whole `track` (overlaps counted once).
     #[serde(default = "default_pool")]
@@ -56,10 +60,6 @@ pub struct EmbedParams {
     /// Folder with the weights of EnCodec, for encoders that hear it, if it is not where their manifest says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encodec: Option<PathBuf>,
-}
-
-fn default_layers() -> Vec<i64> {
-    vec![-1]
 }
 
 fn default_pool() -> Pooling {
@@ -111,7 +111,7 @@ impl StageKind for Embed {
         let encoder = EncoderFolder::open(&params.model).map_err(at_model)?;
         let manifest = &encoder.manifest;
         check_crops(&crops, &encoder)?;
-        let layers = layers(&params.layers, manifest.model.layers)?;
+        let layers = params.layers.of(manifest.model.layers)?;
         if params.batch == 0 {
             return Err(BindError::param("batch", "expected at least 1, found 0"));
         }
@@ -163,27 +163,6 @@ fn check_crops(crops: &CropSpec, encoder: &EncoderFolder) -> Result<(), BindErro
         return Err(BindError::input_spec("in", message).hint("make the crops longer, for example `duration: 30s`"));
     }
     Ok(())
-}
-
-/// Blocks from 0, in the order in which they were asked for.
-fn layers(asked: &[i64], count: usize) -> Result<Vec<u32>, BindError> {
-    let refused = |message: String| BindError::param("layers", message);
-    if asked.is_empty() {
-        return Err(refused("expected at least one layer, found none".to_owned()));
-    }
-    let mut layers = Vec::new();
-    for layer in asked {
-        let index = if *layer < 0 { layer + count as i64 } else { *layer };
-        if !(0..count as i64).contains(&index) {
-            let message = format!("the encoder has layers 0 to {} (-{count} to -1), found {layer}", count - 1);
-            return Err(refused(message));
-        }
-        if layers.contains(&(index as u32)) {
-            return Err(refused(format!("layer {layer} is asked for twice")));
-        }
-        layers.push(index as u32);
-    }
-    Ok(layers)
 }
 
 impl Stage for Embed {
