@@ -153,10 +153,7 @@ impl Summary {
     /// What probes found, a table per task.
     fn evaluations(&self) -> String {
         let found = self.folder.as_ref().and_then(|folder| evaluation::of_run(folder).ok()).unwrap_or_default();
-        let tables = evaluation::table::by_task(&found)
-            .into_iter()
-            .map(|(task, all)| format!("\n{task}, test split\n{}", evaluation::table::of_task(&all).plain()));
-        tables.collect()
+        evaluation::table::of_tasks(&found).iter().map(|table| format!("\n{table}")).collect()
     }
 
     fn closing(&self) -> String {

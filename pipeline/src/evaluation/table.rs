@@ -120,6 +120,12 @@ pub(crate) fn by_task(evaluations: &[Evaluation]) -> Vec<(&str, Vec<&Evaluation>
     tasks
 }
 
+/// For a terminal: a table per task.
+pub(crate) fn of_tasks(evaluations: &[Evaluation]) -> Vec<String> {
+    let tasks = by_task(evaluations).into_iter();
+    tasks.map(|(task, all)| format!("{task}, test split\n{}", of_task(&all).plain())).collect()
+}
+
 /// All tables of a run, with what the paper has for each task.
 pub(crate) fn markdown(evaluations: &[Evaluation]) -> String {
     let mut text = String::new();

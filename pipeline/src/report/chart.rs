@@ -61,6 +61,8 @@ pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
     pub(super) curves: Vec<Curve>,
     pub(super) scale: Scale,
+    /// What the points follow one another by.
+    pub(super) along: &'a str,
     /// Steps at which the run went on after a stop.
     pub(super) resumes: &'a [u64],
 }
@@ -168,7 +170,7 @@ pub(super) fn draw(chart: &Chart<'_>, size: (f64, f64)) -> Option<String> {
     );
     text(&mut svg, (LEFT, 20.0), "font-size=\"14\" font-weight=\"600\" fill=\"#0f172a\" class=\"strong\"", chart.title);
     legend(&mut svg, chart);
-    grid(&mut svg, &axes);
+    grid(&mut svg, &axes, chart.along);
     for &step in chart.resumes.iter().filter(|step| **step > 0) {
         let (x, _) = axes.at((step as f64, axes.y.0));
         let (top, bottom) = (TOP, TOP + axes.height());
@@ -211,7 +213,7 @@ fn legend(svg: &mut String, chart: &Chart<'_>) {
     }
 }
 
-fn grid(svg: &mut String, axes: &Axes) {
+fn grid(svg: &mut String, axes: &Axes, along: &str) {
     let (right, bottom) = (LEFT + axes.width(), TOP + axes.height());
     let soft = "fill=\"#64748b\" class=\"soft\" font-size=\"10.5\"";
     for (value, name) in axes.y_ticks() {
@@ -231,7 +233,7 @@ fn grid(svg: &mut String, axes: &Axes) {
         );
         text(svg, (x, bottom + 17.0), &format!("{soft} text-anchor=\"middle\""), &name);
     }
-    text(svg, (right, bottom + 30.0), &format!("{soft} text-anchor=\"end\""), "steps");
+    text(svg, (right, bottom + 30.0), &format!("{soft} text-anchor=\"end\""), along);
 }
 
 fn draw_curve(svg: &mut String, axes: &Axes, curve: &Curve) {
@@ -316,7 +318,8 @@ mod tests {
             let looks = [Look::Smooth, Look::Line, Look::Dots, Look::Baseline];
             let curves = looks.map(|look| curve(look, points.clone())).to_vec();
             let svg =
-                draw(&Chart { title: "t & u", curves, scale, resumes: &[0, 100] }, (560.0, 280.0)).expect("drawn");
+                draw(&Chart { title: "t & u", curves, scale, along: "steps", resumes: &[0, 100] }, (560.0, 280.0))
+                    .expect("drawn");
             assert!(!svg.contains("NaN") && !svg.contains("inf") && svg.contains("a &lt;b&gt;"), "{svg}");
             assert_eq!(svg.matches("resumed after step").count(), 1);
             for path in svg.split("<path d=\"M").skip(1).map(|path| &path[..path.find('"').expect("an end")]) {
@@ -336,6 +339,7 @@ mod tests {
             title: "t",
             curves: vec![curve(Look::Smooth, points)],
             scale: Scale::Linear,
+            along: "steps",
             resumes: &[],
         };
         assert!(draw(&chart(vec![]), (300.0, 200.0)).is_none());

@@ -111,7 +111,7 @@ fn layers(all: &[&Evaluation]) -> Option<String> {
         }
     }
     let title = format!("{metric} by layer, test");
-    chart::draw(&Chart { title: &title, curves, scale: Scale::Linear, resumes: &[] }, CHART)
+    chart::draw(&Chart { title: &title, curves, scale: Scale::Linear, along: "layers", resumes: &[] }, CHART)
 }
 
 /// Validation over steps, of the chosen layer and the first repeat.
@@ -125,7 +125,10 @@ fn curves(all: &[&Evaluation]) -> Option<String> {
         Some(Curve { name: evaluation.spec.input.clone(), colour, points, look: Look::Dots })
     };
     let curves: Vec<Curve> = all.iter().enumerate().filter_map(curve).collect();
-    chart::draw(&Chart { title: "Validation while training", curves, scale: Scale::Linear, resumes: &[] }, CHART)
+    chart::draw(
+        &Chart { title: "Validation while training", curves, scale: Scale::Linear, along: "steps", resumes: &[] },
+        CHART,
+    )
 }
 
 /// A bar per class, from the best.

@@ -174,7 +174,7 @@ fn charts(log: &TrainingLog) -> Vec<String> {
     charts.push(("Crops per second", Scale::FromZero, vec![curve("crops/s", 5, speed(log), Look::Smooth)]));
     let draw = |(title, scale, mut curves): (&str, Scale, Vec<Curve>)| {
         curves.retain(|curve| !curve.points.is_empty());
-        chart::draw(&Chart { title, curves, scale, resumes: &log.resumes }, CHART)
+        chart::draw(&Chart { title, curves, scale, along: "steps", resumes: &log.resumes }, CHART)
     };
     charts.into_iter().filter_map(draw).collect()
 }

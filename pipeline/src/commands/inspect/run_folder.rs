@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Array};
 use omar_schemas::units::Bytes;
-use omar_schemas::{Codebooks, Edge, Metrics, TrackId, column};
+use omar_schemas::{Codebooks, Edge, Metrics, Reject, TrackId, column};
 use omar_stages::storage::{RejectRecord, StorageError, TrackFile, utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +15,7 @@ use super::cells::short;
 use super::dataset::{RejectClass, reject_classes, rejects_text};
 use super::table::Table;
 use crate::codebooks::{self, CodebookHealth};
+use crate::evaluation;
 
 /// How deep in a run folder metrics and checkpoints are looked for.
 const DEPTH: usize = 4;
@@ -29,6 +30,8 @@ pub(super) struct RunReport {
     rejects: Vec<RejectClass>,
     training: Vec<Training>,
     checkpoints: Vec<Checkpoint>,
+    /// What probes found, as tables.
+    evaluations: Vec<String>,
 }
 
 /// How the training of a node went.
@@ -74,6 +77,7 @@ impl RunReport {
             rejects: Vec::new(),
             training: Vec::new(),
             checkpoints: Vec::new(),
+            evaluations: evaluation::table::of_tasks(&evaluation::of_run(folder).unwrap_or_default()),
         };
         let mut rejects = Vec::new();
         report.walk(folder, DEPTH, &mut rejects)?;
@@ -120,7 +124,7 @@ impl RunReport {
                 }
             } else if Codebooks::spec(file.schema()).is_ok() {
                 self.codebooks.extend(codebooks::read(path)?);
-            } else if file.schema().index_of("class").is_ok() {
+            } else if Reject::spec(file.schema()).is_ok() {
                 for batch in file.scan(None, None)? {
                     rejects.extend(reject_records(&batch?).map_err(|error| content(path, &error))?);
                 }
@@ -200,6 +204,7 @@ impl RunReport {
             }
             let _ = write!(out, "\n{table}");
         }
+        self.evaluations.iter().for_each(|table| out += &format!("\n{table}"));
         if !self.rejects.is_empty() {
             let _ = write!(out, "\n{}", rejects_text(&self.rejects));
         }
