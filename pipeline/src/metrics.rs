@@ -91,6 +91,26 @@ impl NodeMetrics {
         self.bytes_committed.fetch_add(bytes, Relaxed);
     }
 
+    /// Adds what other processes have counted.
+    pub(crate) fn add(&self, counts: &NodeCounts) {
+        let whole = [
+            (&self.rows_in, counts.rows_in),
+            (&self.rows_out, counts.rows_out),
+            (&self.batches_out, counts.batches_out),
+            (&self.bytes_out, counts.bytes_out),
+            (&self.audio_ms, (counts.audio_s * 1e3).round() as u64),
+            (&self.busy_ns, (counts.busy_s * 1e9).round() as u64),
+            (&self.rejected, counts.rejected),
+            (&self.rows_cached, counts.rows_cached),
+            (&self.shards_cached, counts.shards_cached),
+            (&self.shards_committed, counts.shards_committed),
+            (&self.bytes_committed, counts.bytes_committed),
+        ];
+        for (counter, more) in whole {
+            counter.fetch_add(more, Relaxed);
+        }
+    }
+
     /// The counters now.
     pub fn counts(&self) -> NodeCounts {
         NodeCounts {
@@ -106,6 +126,49 @@ impl NodeMetrics {
             shards_committed: self.shards_committed.load(Relaxed),
             bytes_committed: self.bytes_committed.load(Relaxed),
         }
+    }
+}
+
+impl NodeCounts {
+    /// All of them, in a fixed order, for sums over processes.
+    pub(crate) fn to_array(&self) -> [f64; 11] {
+        let Self { audio_s, busy_s, .. } = *self;
+        let whole = [
+            self.rows_in,
+            self.rows_out,
+            self.batches_out,
+            self.bytes_out,
+            self.rejected,
+            self.rows_cached,
+            self.shards_cached,
+            self.shards_committed,
+            self.bytes_committed,
+        ];
+        std::array::from_fn(|at| whole.get(at).map_or(if at == 9 { audio_s } else { busy_s }, |&count| count as f64))
+    }
+
+    /// From [`NodeCounts::to_array`].
+    pub(crate) fn from_array(values: [f64; 11]) -> Self {
+        let count = |at: usize| values[at].round() as u64;
+        Self {
+            rows_in: count(0),
+            rows_out: count(1),
+            batches_out: count(2),
+            bytes_out: count(3),
+            rejected: count(4),
+            rows_cached: count(5),
+            shards_cached: count(6),
+            shards_committed: count(7),
+            bytes_committed: count(8),
+            audio_s: values[9],
+            busy_s: values[10],
+        }
+    }
+
+    /// These less others.
+    pub(crate) fn less(&self, other: &Self) -> Self {
+        let (all, other) = (self.to_array(), other.to_array());
+        Self::from_array(std::array::from_fn(|at| (all[at] - other[at]).max(0.0)))
     }
 }
 

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
 use omar_stages::storage::{self, ShardKey};
-use omar_stages::train::{Collective, Solo};
-use omar_stages::{Scope, StageContext, StageError, device};
+use omar_stages::train::{Collective, CollectiveError, Solo};
+use omar_stages::{Position, StageContext, StageError, device};
 
 use crate::cache::Store;
 use crate::catalogue::{Catalogue, Shard, ShardSize};
 use crate::cluster::{Cluster, Group, Hello};
 use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
+use crate::exec::division::{self, Division, SharedWork};
 use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
 use crate::exec::sinks::Recorder;
 use crate::exec::{RunError, direct};
+use crate::metrics::NodeCounts;
 use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
@@ -43,7 +45,7 @@ pub struct RunOptions {
     pub direct: bool,
     /// How progress is shown.
     pub reporter: Reporter,
-    /// The processes that share the run, where there are several. Process 0 alone writes.
+    /// The processes that share the run, where there are several. Process 0 alone has a folder.
     pub group: Option<Group>,
 }
 
@@ -64,7 +66,7 @@ pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, Ru
     outcome
 }
 
-/// Runs a plan, and keeps what is to be kept of it, if this is the process that writes.
+/// Runs a plan, in the folder of the run if this is the process that has it.
 fn in_folder(
     plan: &Plan,
     options: &RunOptions,
@@ -73,7 +75,7 @@ fn in_folder(
     cluster: Option<&Cluster>,
     started: Instant,
 ) -> Result<Summary, RunError> {
-    let path = options.folder.as_ref().filter(|_| writes(cluster));
+    let path = options.folder.as_ref().filter(|_| leads(cluster));
     let folder = path.map(|path| RunFolder::create(path, plan, &corpus)).transpose()?;
     let outcome = execute(plan, options, stop, corpus, (folder.as_ref(), cluster), started);
     // Where a process is lost, that is the reason, whatever followed from it.
@@ -87,32 +89,9 @@ fn in_folder(
     outcome
 }
 
-/// Whether this process writes: the first one does.
-fn writes(cluster: Option<&Cluster>) -> bool {
+/// Whether this process has the run folder: the first one does.
+fn leads(cluster: Option<&Cluster>) -> bool {
     cluster.is_none_or(|cluster| cluster.process() == 0)
-}
-
-/// Checks that a plan can be run by several processes.
-///
-/// # Errors
-/// The node whose work they cannot share, and why; or that there is nothing to be shared.
-pub fn check_processes(plan: &Plan, processes: usize) -> Result<(), String> {
-    let mut shared = Vec::new();
-    for node in plan.nodes.iter().filter(|node| matches!(node.scope, Scope::Corpus { .. })) {
-        if node.stage.shares(processes).map_err(|reason| format!("node `{}`: {reason}", node.id))? {
-            shared.push(node.id.as_str());
-        }
-    }
-    match shared[..] {
-        [_] => Ok(()),
-        [] => Err(format!(
-            "graph `{}` has no node whose work several processes can share; only `pretrain` has",
-            plan.name
-        )),
-        [first, second, ..] => Err(format!(
-            "nodes `{first}` and `{second}` train, and processes can share one only: use --until, or two graphs"
-        )),
-    }
 }
 
 /// The recordings of a plan, cut into shards.
@@ -185,11 +164,11 @@ pub fn cached_shards(plan: &Plan, node: &PlanNode, corpus: &Corpus) -> Option<us
     Some((0..corpus.shards.len()).filter(committed).count())
 }
 
-/// The caches of a plan, by node, opened for writing where this process writes.
-fn stores(plan: &Plan, run: &str, writes: bool) -> Result<Vec<Option<Arc<Store>>>, RunError> {
+/// The caches of a plan, by node, opened for writing where this process keeps rows.
+fn stores(plan: &Plan, run: &str, keeps: bool) -> Result<Vec<Option<Arc<Store>>>, RunError> {
     let open = |node: &PlanNode| {
         let Some(folder) = &node.cache else { return Ok(None) };
-        if !writes {
+        if !keeps {
             return Ok(Some(Arc::new(Store::look(folder, &description(plan, node), &node.schema))));
         }
         let store = Store::open(folder, &description(plan, node), &node.schema, run);
@@ -273,33 +252,38 @@ fn execute(
     if let Some(note) = note {
         options.reporter.note(&note);
     }
-    let writes = writes(cluster);
+    let processes = cluster.map_or(1, Cluster::size);
+    let work = cluster.map(|_| division::shared_work(plan, processes)).transpose().map_err(RunError::Failed)?;
     let exchange = cluster.map(Exchange::start).transpose()?;
-    let shared = |node: &PlanNode| {
-        let processes = cluster.map_or(1, Cluster::size);
-        processes > 1 && node.stage.shares(processes).unwrap_or_default()
-    };
-    let collective = |node: &PlanNode| -> Arc<dyn Collective> {
-        exchange.as_ref().filter(|_| shared(node)).map_or_else(|| Arc::new(Solo) as _, Exchange::collective)
-    };
+    let together = exchange.as_ref().map_or_else(|| Arc::new(Solo) as Arc<dyn Collective>, Exchange::collective);
+    let shared =
+        |node: &PlanNode| work == Some(SharedWork::Training) && node.stage.shares(processes).unwrap_or_default();
+    let (leads, divided) = (leads(cluster), work == Some(SharedWork::Recordings));
     // Those who do not write still read the checkpoint to continue from.
-    let reads = options.folder.as_ref().filter(|_| !writes && options.resume);
+    let reads = options.folder.as_ref().filter(|_| !leads && options.resume);
     let network = Arc::new(Network::new(plan, |node| StageContext {
         node: node.id.clone(),
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)).or_else(|| reads.map(|path| path.join(&node.id))),
         resume: options.resume,
         device: if node.device == Device::Auto { automatic.clone() } else { node.device.to_string() },
-        collective: collective(node),
+        collective: if shared(node) { together.clone() } else { Arc::new(Solo) },
         stopping: stop.flag(),
     }));
-    let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
-    let stores = stores(plan, &run, writes)?;
+    let mut run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
+    if divided {
+        // They write side by side, as one run.
+        let name = together.broadcast(run.into_bytes()).map_err(lost)?;
+        run = String::from_utf8_lossy(&name).into_owned();
+    }
+    let stores = stores(plan, &run, leads || divided)?;
     let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::default()).collect();
     let mut corpora = Vec::new();
     let mut appetites: Vec<Option<Arc<Appetite>>> = vec![None; plan.nodes.len()];
     for (index, node) in network.nodes.iter().enumerate().filter(|(_, node)| node.is_corpus()) {
-        if !writes && !shared(&plan.nodes[index]) {
+        if !leads && !shared(&plan.nodes[index]) {
+            // Its crops are made here and read there.
+            appetites[index] = divided.then(|| Arc::new(Appetite::new(false, Position::default())));
             continue;
         }
         let results = ResultLog::new(folder.map(|folder| folder.node(&node.id)), latest[index].clone());
@@ -307,13 +291,17 @@ fn execute(
         appetites[index] = Some(runner.appetite.clone());
         corpora.push(runner);
     }
-    let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed, writes);
+    let divide = |course: &Course| match (cluster, work) {
+        (Some(_), Some(SharedWork::Recordings)) => {
+            let agreed = division::agree(&course.held(), together.as_ref());
+            agreed.map_err(|error| StageError::Failed(error.to_string()))
+        }
+        (Some(cluster), _) => Ok(Division::Whole { process: cluster.process() }),
+        (None, _) => Ok(Division::Alone),
+    };
+    let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed, divide);
     let course = Arc::new(course.map_err(|source| RunError::Failed(source.to_string()))?);
     let quarantine = Arc::new(Quarantine::new(folder.map(RunFolder::quarantine)));
-    for reject in course.remembered_rejects() {
-        quarantine.add(u64::MAX, &reject)?;
-    }
-    quarantine.commit(u64::MAX, "cached")?;
     for (index, node) in network.nodes.iter().enumerate() {
         node.metrics.found_cached(course.committed(index));
     }
@@ -333,16 +321,20 @@ fn execute(
             quarantine: quarantine.clone(),
             codes: codes.clone(),
             failure: cluster.map(|cluster| cluster.failure().clone()),
+            rows: Runtime::rows(&course.division, cluster),
         };
-        render::run(course.clone(), recorder, corpora, &runtime)
+        render::run(course.clone(), recorder, corpora, runtime)
     };
     drop(display);
     outcome?;
+    if divided {
+        add_up(&network, together.as_ref()).map_err(lost)?;
+    }
     if let Some(exchange) = exchange {
         exchange.close();
     }
     let interrupted = stop.is_requested();
-    if !interrupted && options.limit.is_none() && writes {
+    if !interrupted && options.limit.is_none() && course.division.keeps() {
         for (index, store) in course.stores.iter().enumerate() {
             let Some(store) = store else { continue };
             let current: Vec<ShardKey> = (0..course.corpus.shards.len()).map(|at| course.key(index, at)).collect();
@@ -350,6 +342,22 @@ fn execute(
         }
     }
     Ok(Summary::new(plan, &monitor, &codes, folder, interrupted, started.elapsed()))
+}
+
+fn lost(error: CollectiveError) -> RunError {
+    RunError::Peer(error.to_string())
+}
+
+/// Gives every process the counters of all of them together.
+fn add_up(network: &Network, together: &dyn Collective) -> Result<(), CollectiveError> {
+    let own: Vec<NodeCounts> = network.nodes.iter().map(|node| node.metrics.counts()).collect();
+    let mut sums: Vec<f64> = own.iter().flat_map(NodeCounts::to_array).collect();
+    together.sum(&mut sums)?;
+    let (all, _) = sums.as_chunks();
+    for ((node, own), all) in network.nodes.iter().zip(&own).zip(all) {
+        node.metrics.add(&NodeCounts::from_array(*all).less(own));
+    }
+    Ok(())
 }
 
 /// How often progress is looked at.

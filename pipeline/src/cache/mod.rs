@@ -212,8 +212,12 @@ impl Store {
                 let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
                 let ours = path.extension().is_some_and(|found| found == extension) && !stem.starts_with('.');
                 if ours && !keep.contains(stem) {
-                    std::fs::remove_file(&path).map_err(|error| StorageError::io(&path, error))?;
-                    removed += usize::from(extension == "json");
+                    match std::fs::remove_file(&path) {
+                        Ok(()) => removed += usize::from(extension == "json"),
+                        // Another process of the run was quicker.
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                        Err(error) => return Err(StorageError::io(&path, error).into()),
+                    }
                 }
             }
             sync_folder(&folder)?;

@@ -30,6 +30,8 @@ pub(crate) struct Hello {
     seed: u64,
     /// Names and fingerprints.
     nodes: Vec<(String, String)>,
+    /// Threads of the dataflow in every process.
+    workers: usize,
     tracks: usize,
     corpus: String,
     resumes: bool,
@@ -48,6 +50,7 @@ impl Hello {
             graph: plan.name.clone(),
             seed: plan.seed,
             nodes: plan.nodes.iter().map(|node| (node.id.clone(), node.fingerprint.to_hex())).collect(),
+            workers: plan.resources.workers,
             tracks,
             corpus,
             resumes,
@@ -89,6 +92,9 @@ impl Hello {
         }
         if let Some(text) = nodes(&self.nodes, &other.nodes) {
             return Some(format!("{peer} runs another graph: {text}"));
+        }
+        if self.workers != other.workers {
+            return differs("has another number of `resources.workers`", &other.workers, &self.workers);
         }
         if self.tracks != other.tracks {
             return differs("finds another number of recordings", &other.tracks, &self.tracks);
@@ -171,6 +177,7 @@ pub(super) mod tests {
             graph: "quickstart".into(),
             seed: 142,
             nodes: vec![("tracks".into(), "1".into()), ("model".into(), "2".into())],
+            workers: 1,
             tracks: 12,
             corpus: "c".into(),
             resumes: false,
@@ -182,7 +189,7 @@ pub(super) mod tests {
         let here = example();
         assert_eq!(here.difference(&here, "process 1"), None);
         type Change = Box<dyn Fn(&mut Hello)>;
-        let cases: [(Change, &str); 10] = [
+        let cases: [(Change, &str); 11] = [
             (Box::new(|h| h.token = "u".into()), "belongs to another run: its OMAR_FLOW_TOKEN is another one"),
             (Box::new(|h| h.processes = 3), "counts other processes: 3 there, 2 here"),
             (Box::new(|h| h.version = "0.2.0".into()), "is another version of omar-flow: 0.2.0 there, 0.1.0 here"),
@@ -197,6 +204,7 @@ pub(super) mod tests {
                 "runs another graph: node `model` has other parameters, inputs or weights",
             ),
             (Box::new(|h| drop(h.nodes.pop())), "runs another graph: it has no node `model`"),
+            (Box::new(|h| h.workers = 2), "has another number of `resources.workers`: 2 there, 1 here"),
             (Box::new(|h| h.tracks = 11), "finds another number of recordings: 11 there, 12 here"),
             (Box::new(|h| h.resumes = true), "continues a run, this process begins one: give --resume to all or none"),
         ];

@@ -125,6 +125,7 @@ pub(crate) struct Cluster {
     failure: Failure,
     watch: Watch,
     sums: Mutex<[Sockets; 2]>,
+    rows: Mutex<Sockets>,
 }
 
 impl Cluster {
@@ -133,11 +134,13 @@ impl Cluster {
     /// # Errors
     /// Who is missing at the deadline, or who differs, and in what.
     pub(crate) fn connect(group: &Group, hello: &Hello, stop: &Stop) -> Result<Self, ClusterError> {
-        let [control, small, large] = connect::connect(group, hello, ["control", "small sums", "large sums"], stop)?;
+        let purposes = ["control", "small sums", "large sums", "rows"];
+        let [control, small, large, rows] = connect::connect(group, hello, purposes, stop)?;
         let failure = Failure::default();
         let names = (0..group.size()).map(|process| group.name(process)).collect();
         let watch = Watch::start(control, names, failure.clone(), group.describe.clone(), group.deadline);
-        Ok(Self { process: group.process, size: group.size(), failure, watch, sums: Mutex::new([small, large]) })
+        let (sums, rows) = (Mutex::new([small, large]), Mutex::new(rows));
+        Ok(Self { process: group.process, size: group.size(), failure, watch, sums, rows })
     }
 
     /// Which of the processes this is.
@@ -158,6 +161,11 @@ impl Cluster {
     /// The sockets over which small and large sums go, once: small ones do not queue behind large ones.
     pub(crate) fn take_sums(&self) -> [Sockets; 2] {
         std::mem::take(&mut *self.sums.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The sockets over which rows, counts and errors go, once.
+    pub(crate) fn take_rows(&self) -> Sockets {
+        std::mem::take(&mut *self.rows.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes leave of the others: all is done, or it failed for a reason of this process.

@@ -11,6 +11,7 @@ use super::{load, write_json, write_message, write_result};
 use crate::cli::{Exit, RunArgs};
 use crate::cluster::{Children, ClusterError, Group, Hosts};
 use crate::exec::RunError;
+use crate::exec::division::{SharedWork, shared_work};
 use crate::exec::lane::install_panic_hook;
 use crate::plan::Plan;
 use crate::progress::Reporter;
@@ -95,9 +96,12 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
             let exit = failed(&error.to_string(), graph.json);
             if let (false, Some(folder)) = (follows, &options.folder) {
                 let (graph, folder) = (graph.graph.display(), folder.display());
-                write_message(&format!(
-                    "continue from the last checkpoint with: omar-flow run {graph} --resume {folder}\n"
-                ));
+                write_message(&match shared_work(&plan, 2) {
+                    Ok(SharedWork::Recordings) => {
+                        "what is committed is kept: the same command goes on from there\n".to_owned()
+                    }
+                    _ => format!("continue from the last checkpoint with: omar-flow run {graph} --resume {folder}\n"),
+                });
             }
             exit
         }
@@ -142,7 +146,7 @@ fn group(args: &RunArgs, plan: &mut Plan, folder: &Path) -> Result<(Option<Group
         (_, _, Some(2..)) => return start(args, plan, folder, deadline),
         _ => return Ok((None, None)),
     };
-    run::check_processes(plan, hosts.addresses.len())?;
+    shared_work(plan, hosts.addresses.len())?;
     let group = Group::new(hosts, process, deadline).map_err(|error| format!("--cluster: {error}"))?;
     Ok((Some(group), None))
 }
@@ -155,7 +159,7 @@ fn start(
     deadline: Duration,
 ) -> Result<(Option<Group>, Option<Children>), String> {
     let processes = usize::from(args.processes.unwrap_or(1));
-    run::check_processes(plan, processes).map_err(|reason| format!("--processes: {reason}"))?;
+    shared_work(plan, processes).map_err(|reason| format!("--processes: {reason}"))?;
     let threads = (plan.resources.thread_count() / processes).max(1);
     plan.resources.threads = Some(threads);
     // Fails if there is a pool already, which then stays as it is.

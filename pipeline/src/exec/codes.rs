@@ -86,7 +86,8 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Adds the cache of a node: its commits, by shard of the corpus, where there are any.
+    /// Adds the cache of a node: the shards of the corpus that this process `own`s, with their commits, where there are
+    /// any. `corpus` are all of them.
     ///
     /// # Errors
     /// When the cache cannot be read.
@@ -94,17 +95,17 @@ impl Standing {
         &mut self,
         node: usize,
         store: &Store,
-        shards: &[(ShardKey, Option<Commit>)],
+        corpus: &[ShardKey],
+        own: &[(&ShardKey, Option<Commit>)],
     ) -> Result<(), CacheError> {
         let Some(mut all) = CodeCounts::of(store.schema()) else { return Ok(()) };
         let mut left = all.clone();
-        for commit in shards.iter().filter_map(|(_, commit)| commit.as_ref()) {
+        for commit in own.iter().filter_map(|(_, commit)| commit.as_ref()) {
             all.merge(&store.codes(commit)?.expect("the rows are tokens"));
         }
-        let keys: Vec<ShardKey> = shards.iter().map(|(key, _)| key.clone()).collect();
-        let awaited = shards.iter().filter(|(_, commit)| commit.is_none()).map(|(key, _)| key.shard.as_str());
+        let awaited = own.iter().filter(|(_, commit)| commit.is_none()).map(|(key, _)| key.shard.as_str());
         let awaited: HashSet<&str> = awaited.collect();
-        for commit in store.stale(&keys)? {
+        for commit in store.stale(corpus)? {
             // Nobody counted what has no counts.
             let Some(counts) = store.kept_codes(&commit)? else { continue };
             all.merge(&counts);

@@ -26,6 +26,10 @@ pub(crate) fn run(
     stop: &Stop,
 ) -> Result<(), RunError> {
     course.standing.changes.iter().for_each(|change| codes.apply(change.codes()));
+    for reject in course.remembered_rejects() {
+        quarantine.add(u64::MAX, &reject)?;
+    }
+    quarantine.commit(u64::MAX, "cached")?;
     let mut lane = Lane::new(course.network.clone());
     let mut epoch = course.first_epoch();
     let failed = |source: omar_stages::StageError| RunError::Failed(source.to_string());

@@ -8,6 +8,7 @@
 //! | [`shards`] | the corpus cut into shards; passes over it |
 //! | [`sinks`] | where rows end up: caches, quarantine |
 //! | [`codes`] | how often each code occurs in the tokens of the corpus |
+//! | [`division`] | which process does what |
 //! | [`corpus`] | stages that see the whole corpus, e.g. training |
 //! | [`direct`] | a plain loop over all of this: the oracle |
 //!
@@ -17,6 +18,7 @@ pub(crate) mod align;
 pub(crate) mod codes;
 pub(crate) mod corpus;
 pub(crate) mod direct;
+pub(crate) mod division;
 pub(crate) mod lane;
 pub(crate) mod network;
 pub(crate) mod shards;
@@ -26,7 +28,7 @@ use arrow::array::RecordBatch;
 use omar_schemas::TrackId;
 use omar_stages::storage::RejectRecord;
 use omar_stages::{Rejection, StageError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use shards::ShardTask;
 
@@ -53,7 +55,7 @@ impl Message {
 }
 
 /// A recording that was given up on: a row of the quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedTrack {
     /// Its id.
     pub track_id: TrackId,

@@ -13,6 +13,7 @@ use omar_stages::{Position, StageError};
 
 use super::RejectedTrack;
 use super::codes::Standing;
+use super::division::Division;
 use super::network::{Mode, Network};
 use crate::cache::Store;
 use crate::catalogue::Shard;
@@ -31,9 +32,8 @@ pub(crate) struct Course {
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
     seed: u64,
-    /// Whether this process writes. One that does not is part of a run of several processes: it makes what its corpus
-    /// stages want, and nothing else.
-    writes: bool,
+    /// What this process does of it. One that keeps nothing makes what its corpus stages want, and nothing else.
+    pub(crate) division: Division,
 }
 
 /// Whether a corpus stage wants more crops.
@@ -117,27 +117,46 @@ impl Course {
         stores: Vec<Option<Arc<Store>>>,
         corpora: Vec<Option<Arc<Appetite>>>,
         seed: u64,
-        writes: bool,
+        divide: impl FnOnce(&Self) -> Result<Division, StageError>,
     ) -> Result<Self, StageError> {
-        let standing = Standing::default();
-        let mut course = Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed, writes };
+        let (standing, division) = (Standing::default(), Division::default());
+        let mut course =
+            Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed, division };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
-            let mut shards = Vec::new();
             for shard in 0..course.corpus.shards.len() {
-                let key = course.key(node, shard);
-                let commit = store.committed(&key).map_err(failed)?;
-                if let Some(commit) = &commit {
-                    course.note(node, shard, commit.clone());
+                if let Some(commit) = store.committed(&course.key(node, shard)).map_err(failed)? {
+                    course.note(node, shard, commit);
                 }
-                shards.push((key, commit));
-            }
-            if writes {
-                course.standing.add(node, store, &shards).map_err(failed)?;
             }
         }
+        course.division = divide(&course)?;
+        for (node, store) in course.stores.clone().iter().enumerate().filter(|_| course.division.keeps()) {
+            let Some(store) = store else { continue };
+            let keys: Vec<ShardKey> = (0..course.corpus.shards.len()).map(|shard| course.key(node, shard)).collect();
+            let own = keys.iter().enumerate().filter(|(shard, _)| course.division.owns(*shard));
+            let own: Vec<_> = own.map(|(shard, key)| (key, course.commit(node, shard))).collect();
+            course.standing.add(node, store, &keys, &own).map_err(failed)?;
+        }
         Ok(course)
+    }
+
+    /// By shard: whether all caches have it.
+    pub(crate) fn held(&self) -> Vec<bool> {
+        (0..self.corpus.shards.len())
+            .map(|shard| {
+                let (cached, _) = self.tasks_at(shard);
+                self.stores.iter().zip(cached).all(|(store, cached)| store.is_none() || cached)
+            })
+            .collect()
+    }
+
+    /// Whether this process works on an epoch. Only the first pass is divided: what comes back for more is shared as a
+    /// whole.
+    pub(crate) fn owns(&self, epoch: u64) -> bool {
+        let at = self.position(epoch);
+        at.pass > 0 || self.division.owns(at.shard as usize)
     }
 
     /// The name under which a node keeps a shard.
@@ -154,16 +173,17 @@ impl Course {
         self.commits.read().unwrap_or_else(PoisonError::into_inner).get(&(node, shard)).cloned()
     }
 
-    /// How many shards of a node are committed.
+    /// How many of the shards of this process a node has committed.
     pub(crate) fn committed(&self, node: usize) -> u64 {
         let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
-        commits.keys().filter(|key| key.0 == node).count() as u64
+        commits.keys().filter(|key| key.0 == node && self.division.owns(key.1)).count() as u64
     }
 
     /// Where the run starts: later than the beginning only if every corpus stage continues from there and nothing is
     /// left to cache.
     pub(crate) fn first_epoch(&self) -> u64 {
-        if (0..self.corpus.shards.len()).any(|index| !self.tasks_at(index).1.is_empty()) {
+        let unfinished = |index| !self.tasks_at(index).1.is_empty();
+        if self.division.is_divided() || (0..self.corpus.shards.len()).any(unfinished) {
             return 0;
         }
         self.corpora.iter().flatten().map(|appetite| self.epoch(appetite.start)).min().unwrap_or(0)
@@ -187,7 +207,7 @@ impl Course {
         let position = self.position(epoch);
         let index = self.order(position.pass)[position.shard as usize];
         let shard = self.corpus.shards[index].clone();
-        if !self.writes && position.pass > 0 {
+        if !self.division.keeps() && position.pass > 0 {
             self.look_again(index)?;
         }
         let (cached, commits) = self.tasks_at(index);
@@ -208,7 +228,7 @@ impl Course {
         // Tokens are counted when they are committed, or else in the first pass.
         let counted = |node: usize| match self.stores[node] {
             Some(_) => commits.contains(&node),
-            None => self.writes && position.pass == 0 && modes[node] == Mode::Compute,
+            None => self.division.keeps() && position.pass == 0 && modes[node] == Mode::Compute,
         };
         let counts: Vec<usize> =
             (0..nodes.len()).filter(|&node| counted(node) && is_tokens(&nodes[node].schema)).collect();
@@ -263,7 +283,10 @@ impl Course {
     /// Whether the graph ends with a node that keeps nothing, and this process makes its rows.
     fn is_result(&self, node: usize) -> bool {
         let description = &self.network.nodes[node];
-        self.writes && description.consumers.is_empty() && !description.is_corpus() && self.stores[node].is_none()
+        self.division.keeps()
+            && description.consumers.is_empty()
+            && !description.is_corpus()
+            && self.stores[node].is_none()
     }
 
     /// Whether the tokens of a node in a complete shard count, asked after all corpus stages have come past the shard.
@@ -279,7 +302,7 @@ impl Course {
     fn tasks_at(&self, index: usize) -> (Vec<bool>, Vec<usize>) {
         let known = self.commits.read().unwrap_or_else(PoisonError::into_inner);
         let cached: Vec<bool> = (0..self.stores.len()).map(|node| known.contains_key(&(node, index))).collect();
-        let commits = |node: &usize| self.writes && self.stores[*node].is_some() && !cached[*node];
+        let commits = |node: &usize| self.division.keeps() && self.stores[*node].is_some() && !cached[*node];
         let commits = (0..cached.len()).filter(commits).collect();
         (cached, commits)
     }
@@ -290,7 +313,8 @@ impl Course {
         let of = |commit: &Commit| -> Vec<RejectedTrack> {
             commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard)).collect()
         };
-        let mut rejects: Vec<RejectedTrack> = commits.values().flat_map(of).collect();
+        let own = commits.iter().filter(|(key, _)| self.division.owns(key.1));
+        let mut rejects: Vec<RejectedTrack> = own.flat_map(|(_, commit)| of(commit)).collect();
         rejects.sort_by_key(|reject| reject.track_id);
         rejects.dedup_by_key(|reject| reject.track_id);
         rejects

@@ -10,8 +10,6 @@
 //! everybody whole, in one hop. The dataflow has one worker of its own in each process, and knows nothing of the graph.
 //! There are two of it, so that small vectors, for which the pass waits, do not queue behind buckets.
 
-mod parcel;
-
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,10 +30,10 @@ use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, Stream};
 use timely::scheduling::activate::SyncActivator;
 
+use super::parcel::{Kind, Parcel, Payload, Piece, to_owner};
 use crate::cluster::{Cluster, Failure, Sockets};
 use crate::exec::RunError;
 use crate::exec::lane::panic_text;
-use parcel::{Kind, Parcel, Payload, Piece, to_owner};
 
 /// How often somebody who waits looks whether all is lost.
 const LOOK: Duration = Duration::from_millis(50);
@@ -422,7 +420,7 @@ fn answers(sums: Stream<'_, u64, Parcel>, me: usize, peers: usize, waiting: Wait
             let answer = match piece.kind {
                 Kind::Values => Answer::Values(piece.payload.doubles().collect()),
                 Kind::Bytes => Answer::Bytes(piece.payload.bytes().to_vec()),
-                Kind::Slice | Kind::Trouble => {
+                Kind::Slice | Kind::Trouble | Kind::Rows | Kind::End => {
                     Answer::OutOfStep(String::from_utf8_lossy(piece.payload.bytes()).into_owned())
                 }
                 Kind::Sum => {

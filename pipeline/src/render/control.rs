@@ -1,14 +1,16 @@
-//! "Stop, because ...": one error ends all workers.
+//! "Stop, because ...": one error ends all workers, and so does a wish to stop that reached one process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Input, Inspect};
 use timely::worker::Worker;
 
 use crate::exec::RunError;
+use crate::stop::Stop;
 
 /// The first error of a run.
 #[derive(Clone, Default)]
@@ -40,33 +42,56 @@ impl Fatal {
     }
 }
 
+/// What goes round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Word {
+    /// Somebody asked one process to stop: finish and commit what has been begun.
+    Stop,
+    /// One cannot go on, for this reason.
+    Fatal(String),
+}
+
 /// A worker's end of the control dataflow. It is a dataflow of its own because a capability held in the data dataflow
 /// would hold back that one's frontier.
 pub(crate) struct Control {
-    input: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<String>>>,
+    input: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<Word>>>,
     fatal: Fatal,
-    sent: bool,
+    stop: Stop,
+    said_fatal: bool,
+    said_stop: bool,
 }
 
 impl Control {
-    pub(crate) fn install(worker: &mut Worker, fatal: Fatal) -> Self {
-        let heard = fatal.clone();
+    pub(crate) fn install(worker: &mut Worker, fatal: Fatal, stop: Stop) -> Self {
+        let heard = (fatal.clone(), stop.clone());
+        let hear = move |word: &Word| match word {
+            Word::Stop => heard.1.request(),
+            Word::Fatal(reason) => heard.0.set(RunError::Failed(reason.clone())),
+        };
         let input = worker.dataflow_named::<u64, _, _>("control", |scope| {
-            let (input, stream) = scope.new_input::<Vec<String>>();
-            stream.broadcast().inspect(move |reason| heard.set(RunError::Failed(reason.clone())));
+            let (input, stream) = scope.new_input::<Vec<Word>>();
+            stream.broadcast().inspect(hear);
             input
         });
-        Self { input, fatal, sent: false }
+        Self { input, fatal, stop, said_fatal: false, said_stop: false }
     }
 
-    /// Tells the other workers about an error of this process.
+    /// Tells the other workers about an error of this process, or that it was asked to stop.
     pub(crate) fn relay(&mut self) {
-        if !self.sent
+        if !self.said_stop && self.stop.is_requested() {
+            self.said_stop = true;
+            self.say(Word::Stop);
+        }
+        if !self.said_fatal
             && let Some(reason) = self.fatal.text()
         {
-            self.sent = true;
-            self.input.send(reason);
-            self.input.flush();
+            self.said_fatal = true;
+            self.say(Word::Fatal(reason));
         }
+    }
+
+    fn say(&mut self, word: Word) {
+        self.input.send(word);
+        self.input.flush();
     }
 }

@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use omar_stages::Position;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
@@ -13,26 +15,42 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::activate::SyncActivator;
 
 use super::control::Fatal;
-use super::record::Relay;
-use super::tracks::Item;
+use super::feed::Permit;
+use super::record::{Epochal, Relay};
 use super::{Link, Seat};
+use crate::exec::RunError;
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::lane::panic_text;
-use crate::exec::{Message, RunError};
 use crate::stop::Stop;
+
+/// What goes to a corpus stage.
+pub(crate) enum CropItem {
+    /// Aligned crops, one batch per port.
+    Crops { epoch: u64, position: Position, batches: Vec<RecordBatch>, permit: Option<Permit> },
+    /// All of an epoch has been seen.
+    End { epoch: u64 },
+}
+
+impl Epochal for CropItem {
+    fn epoch(&self) -> u64 {
+        match self {
+            Self::Crops { epoch, .. } | Self::End { epoch } => *epoch,
+        }
+    }
+}
 
 /// Batches that may wait for the owner thread.
 const QUEUE: usize = 8;
 
 /// A worker's ends of the channels to an owner thread.
 pub(crate) struct Outbox {
-    link: Link<Item, u64>,
+    link: Link<CropItem, u64>,
     wake: Sender<SyncActivator>,
 }
 
 /// The owner's ends of the channels to one worker.
 pub(crate) struct Inbox {
-    items: Receiver<Item>,
+    items: Receiver<CropItem>,
     acknowledge: Sender<u64>,
     wake: Receiver<SyncActivator>,
 }
@@ -78,7 +96,7 @@ impl Owner {
     }
 }
 
-/// Reads epochs in order: epoch `e` comes from worker `e mod workers`, and a worker sends its epochs in order.
+/// Reads epochs in order: epoch `e` comes through inbox `e mod inboxes`, and an inbox brings its epochs in order.
 fn consume(
     runner: &mut CorpusRunner,
     inboxes: &[Inbox],
@@ -93,15 +111,14 @@ fn consume(
         let from = (epoch % inboxes.len() as u64) as usize;
         while open[from] {
             match inboxes[from].items.recv_timeout(Duration::from_millis(100)) {
-                Ok(Item::Message { task, message: Message::Crops { batches, .. }, permit }) => {
+                Ok(CropItem::Crops { position, batches, permit, .. }) => {
                     if !stop.is_requested() {
-                        runner.push(task.position, &batches)?;
+                        runner.push(position, &batches)?;
                     }
                     drop(permit);
                 }
-                Ok(Item::Message { .. }) => {}
-                Ok(Item::End { epoch: ended, .. }) => {
-                    debug_assert_eq!(ended, epoch, "epochs of a worker come in order");
+                Ok(CropItem::End { epoch: ended }) => {
+                    debug_assert!(ended == epoch || stop.is_requested(), "epochs of a worker come in order");
                     if inboxes[from].acknowledge.send(ended).is_ok()
                         && let Some(wake) = &wakes[from]
                     {
@@ -122,18 +139,20 @@ fn consume(
     Ok(())
 }
 
-/// The operator. Its output carries nothing: its frontier says what has been consumed.
+/// The operator. Its output carries nothing: its frontier says what has been consumed. Without an outbox no crops come.
 pub(crate) fn corpus<'scope>(
     scope: Scope<'scope, u64>,
-    crops: StreamVec<'scope, u64, Item>,
-    outbox: Outbox,
+    crops: StreamVec<'scope, u64, CropItem>,
+    outbox: Option<Outbox>,
 ) -> StreamVec<'scope, u64, ()> {
-    let Outbox { link, wake } = outbox;
     crops.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "corpus", move |_, info| {
-        let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
+        let mut relay = outbox.map(|Outbox { link, wake }| {
+            let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
+            Relay::new(link)
+        });
         let activator = scope.activator_for(info.address);
-        let mut relay = Relay::new(link);
         move |input, _output| {
+            let Some(relay) = &mut relay else { return input.for_each(|_, items| items.clear()) };
             input.for_each(|stamp, items| {
                 for item in items.drain(..) {
                     relay.queue(item, || stamp.retain_least(0));

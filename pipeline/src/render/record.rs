@@ -123,40 +123,46 @@ pub(crate) fn record<'scope>(
 
 /// Passes items from an operator to a thread through a bounded channel, never blocking, and holds a capability for
 /// every epoch until the thread has acknowledged its end.
-pub(crate) struct Relay<Back> {
+pub(crate) struct Relay<Item, Back> {
     link: Option<Link<Item, Back>>,
     queue: VecDeque<Item>,
     held: BTreeMap<u64, Capability<u64>>,
 }
 
-/// An answer of the thread.
-pub(crate) trait Acknowledge {
-    /// The epoch whose end has been seen.
+/// Belongs to an epoch: an item, or the answer that its end has been seen.
+pub(crate) trait Epochal {
+    /// Which one.
     fn epoch(&self) -> u64;
 }
 
-impl Acknowledge for u64 {
+impl Epochal for u64 {
     fn epoch(&self) -> u64 {
         *self
     }
 }
 
-impl Acknowledge for Written {
+impl Epochal for Item {
+    fn epoch(&self) -> u64 {
+        match self {
+            Self::Message { task, .. } => task.epoch,
+            Self::End { epoch, .. } => *epoch,
+        }
+    }
+}
+
+impl Epochal for Written {
     fn epoch(&self) -> u64 {
         self.epoch
     }
 }
 
-impl<Back: Acknowledge> Relay<Back> {
+impl<Item: Epochal, Back: Epochal> Relay<Item, Back> {
     pub(crate) fn new(link: Link<Item, Back>) -> Self {
         Self { link: Some(link), queue: VecDeque::new(), held: BTreeMap::new() }
     }
 
     pub(crate) fn queue(&mut self, item: Item, capability: impl FnOnce() -> Option<Capability<u64>>) {
-        let epoch = match &item {
-            Item::Message { task, .. } => task.epoch,
-            Item::End { epoch, .. } => *epoch,
-        };
+        let epoch = item.epoch();
         if !self.held.contains_key(&epoch)
             && let Some(capability) = capability()
         {

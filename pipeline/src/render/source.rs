@@ -1,5 +1,7 @@
 //! Emits the shards that this worker owns, epoch by epoch, within the window.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,19 +20,49 @@ const POLL: Duration = Duration::from_millis(2);
 /// An epoch of this worker: its shard, or `None` when nobody wants anything of it.
 pub(crate) type Epoch = (u64, Option<Arc<ShardTask>>);
 
+/// How far ahead a worker may be.
+#[derive(Clone)]
+pub(crate) struct Window {
+    /// Of the slowest sink of all workers, in epochs; `None` where nobody waits for the epochs to come in order.
+    pub(crate) global: Option<u64>,
+    /// Of itself: epochs that it has begun and is not through with.
+    pub(crate) own: u64,
+    /// How many it is through with.
+    pub(crate) ended: Rc<Cell<u64>>,
+}
+
+/// The place of a worker: every so many epochs of its process are its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Among the workers of its process.
+    pub(crate) worker: u64,
+    pub(crate) workers: u64,
+    /// Processes among which the epochs are dealt out.
+    pub(crate) processes: u64,
+}
+
+impl Place {
+    fn takes(self, epoch: u64) -> bool {
+        epoch / self.processes % self.workers == self.worker
+    }
+}
+
 pub(crate) fn shards<'scope>(
     scope: Scope<'scope, u64>,
     course: Arc<Course>,
     probe: ProbeHandle<u64>,
-    window: u64,
+    (window, place): (Window, Place),
     stop: Stop,
     fatal: Fatal,
 ) -> StreamVec<'scope, u64, Epoch> {
-    let (me, peers) = (scope.index() as u64, scope.peers() as u64);
+    let mine = move |course: &Course, epoch: u64| place.takes(epoch) && course.owns(epoch);
     source::<_, CapacityContainerBuilder<Vec<Epoch>>, _, _>(scope, "shards", move |capability, info| {
         let activator = scope.activator_for(info.address);
-        let first = course.first_epoch();
-        let mut epoch = first + (me + peers - first % peers) % peers;
+        let mut begun = 0;
+        let mut epoch = course.first_epoch();
+        while !mine(&course, epoch) {
+            epoch += 1;
+        }
         let mut capability = Some(capability);
         if let Some(capability) = &mut capability {
             capability.downgrade(&epoch);
@@ -38,7 +70,8 @@ pub(crate) fn shards<'scope>(
         move |output| {
             let Some(held) = &mut capability else { return };
             loop {
-                let within = probe.with_frontier(|frontier| frontier.first().is_none_or(|&low| epoch < low + window));
+                let ahead = |global| probe.with_frontier(|low| low.first().is_none_or(|&low| epoch < low + global));
+                let within = window.global.is_none_or(ahead) && begun - window.ended.get() < window.own;
                 let pass = course.position(epoch).pass;
                 // A stage that got nothing from a whole pass would get nothing for ever, so the second pass waits
                 // until the first has brought something or is through. And what an earlier pass is about to commit
@@ -64,7 +97,11 @@ pub(crate) fn shards<'scope>(
                         break;
                     }
                 }
-                epoch += peers;
+                begun += 1;
+                epoch += 1;
+                while !mine(&course, epoch) {
+                    epoch += 1;
+                }
                 held.downgrade(&epoch);
             }
             capability = None;

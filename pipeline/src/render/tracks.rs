@@ -1,6 +1,7 @@
 //! The operator that runs the track-level nodes: it sends lanes to the pool and hands on what they bring back, in the
 //! order of the recordings.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::activate::{Activator, SyncActivator};
 
 use super::control::Fatal;
+use super::corpus::CropItem;
 use super::feed::{Budget, Permit};
 use super::pool::{Done, Job};
 use super::source::Epoch;
@@ -27,7 +29,7 @@ use crate::stop::Stop;
 /// How often the operator looks again while its budget is used up.
 const POLL: Duration = Duration::from_millis(1);
 
-/// What goes to the sinks of rows and crops.
+/// What goes to the sink of rows.
 pub(crate) enum Item {
     /// Something a lane produced.
     Message { task: Arc<ShardTask>, message: Message, permit: Permit },
@@ -42,7 +44,7 @@ pub(crate) type Error = (u64, String, Option<RejectedTrack>);
 pub(crate) struct Streams<'scope> {
     pub(crate) rows: StreamVec<'scope, u64, Item>,
     /// One per corpus node.
-    pub(crate) crops: Vec<StreamVec<'scope, u64, Item>>,
+    pub(crate) crops: Vec<StreamVec<'scope, u64, CropItem>>,
     pub(crate) errors: StreamVec<'scope, u64, Error>,
 }
 
@@ -71,6 +73,8 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) stop: Stop,
     pub(crate) fatal: Fatal,
+    /// Epochs that this worker is through with.
+    pub(crate) ended: Rc<Cell<u64>>,
 }
 
 /// An epoch and the right to emit in it, one capability per output.
@@ -112,8 +116,8 @@ pub(crate) fn tracks<'scope>(
     let mut crops = Vec::new();
     let mut crops_streams = Vec::new();
     for _ in &corpora {
-        let (output, stream) = builder.new_output::<Vec<Item>>();
-        crops.push(OutputBuilder::<_, CapacityContainerBuilder<Vec<Item>>>::from(output));
+        let (output, stream) = builder.new_output::<Vec<CropItem>>();
+        crops.push(OutputBuilder::<_, CapacityContainerBuilder<Vec<CropItem>>>::from(output));
         crops_streams.push(stream);
     }
     let ports = 2 + corpora.len();
@@ -141,20 +145,23 @@ pub(crate) fn tracks<'scope>(
                             let error = (ticket.epoch, shard, Some(reject.clone()));
                             errors.session(&ticket.capabilities[1]).give(error);
                         }
-                        match &message {
-                            Message::Crops { node, .. } => {
-                                let at = corpora.iter().position(|c| c == node).expect("crops go to corpus nodes");
-                                let item = Item::Message { task, message, permit };
+                        match message {
+                            Message::Crops { node, batches } => {
+                                let at = corpora.iter().position(|c| *c == node).expect("crops go to corpus nodes");
+                                let (epoch, position) = (task.epoch, task.position);
+                                let item = CropItem::Crops { epoch, position, batches, permit: Some(permit) };
                                 crops[at].session(&ticket.capabilities[2 + at]).give(item);
                             }
-                            _ => rows.session(&ticket.capabilities[0]).give(Item::Message { task, message, permit }),
+                            message => {
+                                rows.session(&ticket.capabilities[0]).give(Item::Message { task, message, permit })
+                            }
                         }
                     }
                     Emit::End => {
-                        let end = || Item::End { epoch: ticket.epoch, task: ticket.task.clone() };
-                        rows.session(&ticket.capabilities[0]).give(end());
+                        let epoch = ticket.epoch;
+                        rows.session(&ticket.capabilities[0]).give(Item::End { epoch, task: ticket.task.clone() });
                         for (at, output) in crops.iter_mut().enumerate() {
-                            output.session(&ticket.capabilities[2 + at]).give(end());
+                            output.session(&ticket.capabilities[2 + at]).give(CropItem::End { epoch });
                         }
                         if let Some(task) = &ticket.task {
                             let end = (ticket.epoch, task.shard.name.clone(), None);
@@ -259,6 +266,7 @@ impl Tracks {
                 }
                 State::EndOfEpoch => {
                     let slot = self.slots.pop_front().expect("it was there");
+                    self.context.ended.set(self.context.ended.get() + 1);
                     return Some((slot.ticket, Emit::End));
                 }
             }

@@ -13,7 +13,7 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::source;
-use timely::dataflow::operators::{Capability, Concat};
+use timely::dataflow::operators::{Capability, Concat, Exchange};
 use timely::dataflow::{Scope, StreamVec};
 
 use super::record::Counted;
@@ -23,21 +23,22 @@ use crate::exec::shards::Course;
 /// A code, when its count changes, and by how much.
 type Update = (CodeKey, u64, isize);
 
-/// Keeps `totals` at the sums. `consumed` is where the corpus stages are.
+/// Keeps `totals` at the sums; where the corpus is divided, those of the first process. `consumed` is where the corpus
+/// stages are. The `first` worker of a process says what its caches hold.
 pub(crate) fn usage<'scope>(
     scope: Scope<'scope, u64>,
     course: &Arc<Course>,
     counted: StreamVec<'scope, u64, Counted>,
     consumed: StreamVec<'scope, u64, ()>,
     totals: CodeTotals,
+    first: bool,
 ) -> StreamVec<'scope, u64, ((CodeKey, isize), u64, isize)> {
     let changes = settled(counted, consumed, course.clone());
-    sums(standing(scope, course.clone()).concat(changes), totals)
+    sums(standing(scope, course.clone(), first).concat(changes), course.division.is_divided(), totals)
 }
 
-/// What the caches hold when the run begins, from one of the workers.
-fn standing(scope: Scope<'_, u64>, course: Arc<Course>) -> StreamVec<'_, u64, Update> {
-    let first = scope.index() == 0;
+/// What the caches of a process hold when the run begins, from one of its workers.
+fn standing(scope: Scope<'_, u64>, course: Arc<Course>, first: bool) -> StreamVec<'_, u64, Update> {
     source::<_, CapacityContainerBuilder<Vec<Update>>, _, _>(scope, "standing", move |capability, _| {
         let mut capability = Some(capability).filter(|_| first);
         move |output| {
@@ -83,15 +84,19 @@ fn updates(change: &Change, epoch: u64) -> impl Iterator<Item = Update> {
     change.codes().map(move |(key, count)| (key, epoch, count as isize))
 }
 
-/// Sums the changes. Each worker holds the codes that hash to it; together they hold every code once.
+/// Sums the changes. Each worker holds the codes that hash to it; together they hold every code once. Where those are
+/// workers of several processes, what changes goes on to the first one.
 fn sums<'scope>(
     changes: StreamVec<'scope, u64, Update>,
+    divided: bool,
     totals: CodeTotals,
 ) -> StreamVec<'scope, u64, ((CodeKey, isize), u64, isize)> {
     let report = move |updates: &[((CodeKey, isize), u64, isize)]| {
         totals.apply(updates.iter().map(|&((key, count), _, change)| (key, (count * change) as i64)));
     };
-    changes.as_collection().count_total().inspect_batch(move |_, updates| report(updates)).inner
+    let sums = changes.as_collection().count_total().inner;
+    let sums = if divided { sums.exchange(|_| 0) } else { sums };
+    sums.as_collection().inspect_batch(move |_, updates| report(updates)).inner
 }
 
 #[cfg(test)]
@@ -138,7 +143,7 @@ mod tests {
                     let note = move |&(((_, code), count), epoch, change): &((CodeKey, isize), u64, isize)| {
                         log.lock().expect("log").push((epoch, code, count, change));
                     };
-                    sums(scope.input_from(&mut input), seen.clone()).inspect(note).probe_with(&probe);
+                    sums(scope.input_from(&mut input), workers > 1, seen.clone()).inspect(note).probe_with(&probe);
                 });
                 let steps = [
                     vec![Change::addition(0, shard(&[1, 1, 1, 2])), Change::addition(0, shard(&[2, 5]))],

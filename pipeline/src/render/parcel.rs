@@ -20,7 +20,7 @@ const BLOCK: usize = 1024;
 
 /// What a piece is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Of a bucket, the slice that the receiver owns.
     Slice,
     /// Of a bucket, the slice that the sender owns, added up.
@@ -31,25 +31,29 @@ pub(super) enum Kind {
     Bytes,
     /// What is wrong.
     Trouble,
+    /// Rows of an epoch; the call is the epoch.
+    Rows,
+    /// The end of an epoch.
+    End,
 }
 
-const KINDS: [Kind; 5] = [Kind::Slice, Kind::Sum, Kind::Values, Kind::Bytes, Kind::Trouble];
+const KINDS: [Kind; 7] = [Kind::Slice, Kind::Sum, Kind::Values, Kind::Bytes, Kind::Trouble, Kind::Rows, Kind::End];
 
 /// A piece.
 #[derive(Clone)]
-pub(super) struct Piece {
-    pub(super) call: u64,
-    pub(super) kind: Kind,
-    pub(super) from: usize,
-    pub(super) to: usize,
+pub(crate) struct Piece {
+    pub(crate) call: u64,
+    pub(crate) kind: Kind,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
     /// Values of the whole vector.
-    pub(super) total: usize,
-    pub(super) payload: Payload,
+    pub(crate) total: usize,
+    pub(crate) payload: Payload,
 }
 
 /// What a piece holds. Floats are little-endian on the wire, so that processes of any machine understand each other.
 #[derive(Clone)]
-pub(super) enum Payload {
+pub(crate) enum Payload {
     /// A part of a vector.
     Floats(Arc<Vec<f32>>, Range<usize>),
     Bytes(Arc<Vec<u8>>),
@@ -67,7 +71,7 @@ impl Payload {
     }
 
     /// What it holds, if that is bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Floats(..) => &[],
             Self::Bytes(bytes) => bytes,
@@ -76,7 +80,7 @@ impl Payload {
     }
 
     /// What it holds, as f32.
-    pub(super) fn floats(&self) -> Vec<f32> {
+    pub(crate) fn floats(&self) -> Vec<f32> {
         match self {
             Self::Floats(values, range) => values[range.clone()].to_vec(),
             other => other.bytes().chunks_exact(4).map(float).collect(),
@@ -84,7 +88,7 @@ impl Payload {
     }
 
     /// Adds what it holds, as f32, to a vector.
-    pub(super) fn add_to(&self, sums: &mut [f32]) {
+    pub(crate) fn add_to(&self, sums: &mut [f32]) {
         match self {
             Self::Floats(values, range) => {
                 sums.iter_mut().zip(&values[range.clone()]).for_each(|(sum, value)| *sum += value);
@@ -97,7 +101,7 @@ impl Payload {
     }
 
     /// What it holds, as f64.
-    pub(super) fn doubles(&self) -> impl Iterator<Item = f64> {
+    pub(crate) fn doubles(&self) -> impl Iterator<Item = f64> {
         let value = |bytes: &[u8]| {
             let mut eight = [0; 8];
             eight.copy_from_slice(bytes);
@@ -113,25 +117,26 @@ fn float(bytes: &[u8]) -> f32 {
 
 impl Piece {
     /// What its sender gave, for people.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self.kind {
             Kind::Slice | Kind::Sum => format!("a bucket of {} values", self.total),
             Kind::Values => format!("{} values", self.total),
             Kind::Bytes | Kind::Trouble => "a broadcast".to_owned(),
+            Kind::Rows | Kind::End => "rows".to_owned(),
         }
     }
 }
 
 /// What timely carries: one piece, or nothing any more.
 #[derive(Clone, Default)]
-pub(super) struct Parcel(Option<Piece>);
+pub(crate) struct Parcel(Option<Piece>);
 
 impl Parcel {
-    pub(super) fn of(piece: Piece) -> Self {
+    pub(crate) fn of(piece: Piece) -> Self {
         Self(Some(piece))
     }
 
-    pub(super) fn take(&mut self) -> Option<Piece> {
+    pub(crate) fn take(&mut self) -> Option<Piece> {
         self.0.take()
     }
 }
@@ -186,12 +191,12 @@ impl ContainerBytes for Parcel {
 }
 
 /// Brings every parcel to the rank that it is addressed to.
-pub(super) fn to_owner() -> DistributorPact<fn(usize) -> ByAddress> {
+pub(crate) fn to_owner() -> DistributorPact<fn(usize) -> ByAddress> {
     DistributorPact(|_| ByAddress)
 }
 
 /// See [`to_owner`].
-pub(super) struct ByAddress;
+pub(crate) struct ByAddress;
 
 impl Distributor<Parcel> for ByAddress {
     fn partition<T: Clone, P: Push<Message<T, Parcel>>>(
