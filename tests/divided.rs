@@ -137,7 +137,8 @@ fn caches_may_be_on_disks_that_the_others_do_not_see() {
 #[test]
 fn what_sees_the_whole_corpus_sees_it_in_the_first_process() {
     let program = corpus(9);
-    let add = "  sums:\n    stage: statistics\n    from: mel\n    params: {to: sums}\n";
+    let add = "  plain: {stage: features, from: crops, params: {views: {mel: {}}, normalize: none}}\n  sums:\n    stage: \
+               statistics\n    from: plain\n    params: {to: sums}\n";
     edit(&program, |graph| graph + add);
     let alone = program.json(&["run", "graph.yaml"]);
     let statistics = std::fs::read(program.path("sums/statistics.json")).expect("statistics");
@@ -150,9 +151,7 @@ fn what_sees_the_whole_corpus_sees_it_in_the_first_process() {
     }
     // Audio stays where it is.
     let waveform = "  waves:\n    stage: features\n    from: crops\n    params: {views: {waveform: {}}}\n";
-    edit(&program, |graph| {
-        graph.replace("from: mel\n    params: {to: sums}", "from: waves\n    params: {to: sums}") + waveform
-    });
+    edit(&program, |graph| graph.replace("from: plain\n", "from: waves\n") + waveform);
     let output = program.output(&["run", "graph.yaml", "--processes", "2"]);
     let expected = "error: --processes: node `sums` sees the whole corpus, in the first process, and its input `waves` is \
                     audio, which never goes over the network: run this graph in one process\n";
@@ -184,7 +183,7 @@ fn a_lost_process_ends_all_and_the_next_run_heals() {
         let ended = [0, 1].map(|process| member(&program, process).spawn().expect("it starts")).map(end);
         assert!(ended.iter().all(|(code, _)| *code == Some(0)), "{ended:?}");
         assert!(program.cache() == cache && commits(&program, "cache") == names);
-        let left_over = |path: &std::path::PathBuf| path.display().to_string().contains(".tmp");
+        let left_over = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
         assert!(!walk(&program.path("cache")).iter().any(left_over));
     }
 }

@@ -82,14 +82,19 @@ pub struct RunArgs {
     /// Threads for CPU work, instead of `resources.threads`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Train with N processes on this machine, which share every minibatch.
+    /// When done, look every SECONDS whether recordings have come, changed or gone, and work on those. Ends with Ctrl-C.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", require_equals = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(conflicts_with_all = ["limit", "processes", "cluster", "dry_run"])]
+    pub watch: Option<u64>,
+    /// Share the work among N processes on this machine: a training shares every minibatch, other graphs their recordings.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), conflicts_with = "direct")]
     pub processes: Option<u16>,
-    /// Train with the processes of this file, on several machines: a line `host:port` for each. Every one of them is
-    /// started with the same command but for `--process`.
+    /// Share the work with the processes of this file, on several machines: a line `host:port` for each. Every one of
+    /// them is started with the same command but for `--process`.
     #[arg(long, value_name = "HOSTS", requires = "process", conflicts_with_all = ["processes", "direct"])]
     pub cluster: Option<PathBuf>,
-    /// Which line of the hosts file this process is, from 0. Process 0 writes caches, checkpoints and the run folder.
+    /// Which line of the hosts file this process is, from 0. Process 0 has the run folder, and with it the results.
     #[arg(long, value_name = "I")]
     pub process: Option<usize>,
     /// Seconds to wait for the other processes.

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod codebooks;
 pub mod commands;
+pub mod corpus;
 pub mod diagnostic;
 mod document;
 pub mod edges;

@@ -62,7 +62,7 @@ pub struct TrainingState {
 impl Monitor {
     pub(crate) fn new(plan: &Plan, course: Arc<Course>, latest: Vec<Latest>, quarantine: Arc<Quarantine>) -> Self {
         let ids = Arc::new(plan.nodes.iter().map(|node| node.id.clone()).collect());
-        let tracks = course.corpus.shards.iter().map(|shard| shard.tracks.len() as u64).sum();
+        let tracks = course.corpus.tracks() as u64;
         let positions = plan.nodes.iter().map(|node| Some(node.stage.estimate()?.positions)).collect();
         let (positions, latest) = (Arc::new(positions), Arc::new(latest));
         Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now() }

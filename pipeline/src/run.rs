@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use omar_stages::seed::derive_named;
-use omar_stages::storage::{self, ShardKey};
+use omar_stages::storage::{self, StorageError};
 use omar_stages::train::{Collective, CollectiveError, Solo};
 use omar_stages::{Position, StageContext, StageError, device};
 
 use crate::cache::Store;
-use crate::catalogue::{Catalogue, Shard, ShardSize};
 use crate::cluster::{Cluster, Group, Hello};
+use crate::corpus::{self, Corpus};
 use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::division::{self, Division, SharedWork};
@@ -57,7 +57,7 @@ pub struct RunOptions {
 pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, RunError> {
     let started = Instant::now();
     check_devices(plan)?;
-    let corpus = list(plan, options.limit)?;
+    let corpus = corpus::list(plan, options.limit)?;
     let Some(group) = &options.group else { return in_folder(plan, options, stop, corpus, None, started) };
     let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), options.resume, &group.token);
     let cluster = Cluster::connect(group, &hello, stop)?;
@@ -92,68 +92,6 @@ fn in_folder(
 /// Whether this process has the run folder: the first one does.
 fn leads(cluster: Option<&Cluster>) -> bool {
     cluster.is_none_or(|cluster| cluster.process() == 0)
-}
-
-/// The recordings of a plan, cut into shards.
-pub struct Corpus {
-    /// In the order of the catalogue.
-    pub shards: Vec<Arc<Shard>>,
-    /// By node: its place in the lists of recordings, if it is a source.
-    pub(crate) sources: Arc<Vec<Option<usize>>>,
-    /// By node: the places of all sources that feed it.
-    feeds: Vec<Vec<usize>>,
-}
-
-impl Corpus {
-    /// Number of recordings.
-    pub fn tracks(&self) -> usize {
-        self.shards.iter().map(|shard| shard.tracks.len()).sum()
-    }
-
-    /// Changes with any recording: its name, size or modification time.
-    pub(crate) fn hash(&self) -> String {
-        let sources: Vec<usize> = self.sources.iter().flatten().copied().collect();
-        let mut hasher = blake3::Hasher::new();
-        for shard in &self.shards {
-            hasher.update(shard.key(&sources).input_hash.as_bytes());
-        }
-        hasher.finalize().to_hex()[..16].to_owned()
-    }
-
-    pub(crate) fn key(&self, node: usize, shard: usize) -> ShardKey {
-        self.shards[shard].key(&self.feeds[node])
-    }
-}
-
-/// Lists the corpus of a plan.
-///
-/// # Errors
-/// When a source cannot be listed.
-pub fn list(plan: &Plan, limit: Option<usize>) -> Result<Corpus, RunError> {
-    let mut lists = Vec::new();
-    let mut sources = vec![None; plan.nodes.len()];
-    let mut feeds: Vec<Vec<usize>> = Vec::new();
-    for (index, node) in plan.nodes.iter().enumerate() {
-        let mut feed: Vec<usize> = node.inputs.iter().flat_map(|input| feeds[input.node].clone()).collect();
-        if let Some(source) = node.stage.source() {
-            let mut recordings = Vec::new();
-            let listed = source.list(&mut |recording| recordings.push(recording));
-            listed.map_err(|source| RunError::Stage { node: node.id.clone(), source })?;
-            sources[index] = Some(lists.len());
-            feed.push(lists.len());
-            lists.push((node.id.clone(), recordings));
-        }
-        feed.sort_unstable();
-        feed.dedup();
-        feeds.push(feed);
-    }
-    let size = plan.flow.shard_tracks.map_or(ShardSize::Auto, ShardSize::Tracks);
-    let mut catalogue = Catalogue::new(lists, size).map_err(|error| RunError::Failed(error.to_string()))?;
-    if let Some(limit) = limit {
-        catalogue.limit(limit);
-    }
-    let shards = catalogue.shards.into_iter().map(Arc::new).collect();
-    Ok(Corpus { shards, sources: Arc::new(sources), feeds })
 }
 
 /// How many shards of a node are in its cache; `None` when it has none.
@@ -301,6 +239,11 @@ fn execute(
     };
     let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed, divide);
     let course = Arc::new(course.map_err(|source| RunError::Failed(source.to_string()))?);
+    let unreadable = |error: StorageError| RunError::Failed(error.to_string());
+    let standing = course.corpus.standing(plan, &course.held()).map_err(unreadable)?;
+    if leads {
+        options.reporter.note(&standing.sentence());
+    }
     let quarantine = Arc::new(Quarantine::new(folder.map(RunFolder::quarantine)));
     for (index, node) in network.nodes.iter().enumerate() {
         node.metrics.found_cached(course.committed(index));
@@ -337,11 +280,13 @@ fn execute(
     if !interrupted && options.limit.is_none() && course.division.keeps() {
         for (index, store) in course.stores.iter().enumerate() {
             let Some(store) = store else { continue };
-            let current: Vec<ShardKey> = (0..course.corpus.shards.len()).map(|at| course.key(index, at)).collect();
-            store.sweep(&current).map_err(|error| RunError::Failed(error.to_string()))?;
+            store.sweep(course.corpus.keys(index)).map_err(|error| RunError::Failed(error.to_string()))?;
+        }
+        if leads {
+            course.corpus.remember(plan).map_err(unreadable)?;
         }
     }
-    Ok(Summary::new(plan, &monitor, &codes, folder, interrupted, started.elapsed()))
+    Ok(Summary::new(plan, &monitor, &codes, standing, folder, interrupted, started.elapsed()))
 }
 
 fn lost(error: CollectiveError) -> RunError {

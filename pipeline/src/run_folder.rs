@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::codebooks;
+use crate::corpus::Corpus;
 use crate::exec::RunError;
 use crate::explain;
 use crate::files::{WriteError, write_text};
 use crate::plan::Plan;
 use crate::report;
-use crate::run::Corpus;
 use crate::summary::Summary;
 
 /// See the module.

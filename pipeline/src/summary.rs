@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::codebooks::{self, CodebookHealth};
+use crate::corpus::Standing;
 use crate::evaluation;
 use crate::exec::codes::CodeTotals;
 use crate::metrics::NodeCounts;
@@ -29,6 +30,8 @@ pub struct Summary {
     pub interrupted: bool,
     /// Wall time in seconds.
     pub wall_s: f64,
+    /// How the corpus stood to the caches when the run began.
+    pub corpus: Standing,
     /// Recordings in the corpus.
     pub tracks: u64,
     /// Shards in the corpus.
@@ -72,6 +75,7 @@ impl Summary {
         plan: &Plan,
         monitor: &Monitor,
         codes: &CodeTotals,
+        corpus: Standing,
         folder: Option<&RunFolder>,
         interrupted: bool,
         wall: Duration,
@@ -100,6 +104,7 @@ impl Summary {
             name: plan.name.clone(),
             interrupted,
             wall_s: wall.as_secs_f64(),
+            corpus,
             tracks: monitor.tracks(),
             shards: monitor.course.corpus.shards.len(),
             rejected: monitor.quarantine.count(),

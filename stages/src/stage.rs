@@ -261,6 +261,11 @@ pub trait Source {
     /// # Errors
     /// When the corpus cannot be listed at all.
     fn list(&self, found: &mut dyn FnMut(Recording)) -> Result<(), StageError>;
+
+    /// Whether, of several recordings with one content, all but one are left out.
+    fn drops_duplicates(&self) -> bool {
+        false
+    }
 }
 
 /// One recording as a source lists it.
@@ -274,8 +279,10 @@ pub struct Recording {
     pub split: Split,
     /// Size in bytes, 0 if unknown.
     pub bytes: u64,
-    /// Changes when the content changes: a hash of size and modification time, or of the content.
+    /// Changes when the content changes: a hash of size and modification time, or of the content. 0 if nothing is known.
     pub identity: u64,
+    /// Whether [`Recording::identity`] is a hash of the content, so that equal ones are equal recordings.
+    pub content: bool,
 }
 
 /// The input edges of a node, as seen by [`StageKind::bind`].

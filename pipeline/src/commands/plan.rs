@@ -5,10 +5,11 @@ use serde_json::json;
 
 use super::{load, write_json, write_message, write_result};
 use crate::cli::{Exit, GraphArgs};
+use crate::corpus::{self, Corpus};
 use crate::explain;
 use crate::forecast;
 use crate::plan::{Plan, PlanNode};
-use crate::run::{self, Corpus};
+use crate::run;
 
 /// Shows a plan.
 pub fn plan(args: &GraphArgs, registry: &Registry) -> Exit {
@@ -21,7 +22,7 @@ pub fn plan(args: &GraphArgs, registry: &Registry) -> Exit {
 
 /// Shows a plan with the state of its caches, as far as the corpus can be listed.
 pub(super) fn show(plan: &Plan, limit: Option<usize>, json: bool) -> Exit {
-    let corpus = match run::list(plan, limit) {
+    let corpus = match corpus::list(plan, limit) {
         Ok(corpus) => Some(corpus),
         Err(error) => {
             write_message(&format!("note: {error}\n"));

@@ -20,6 +20,8 @@ use crate::run_folder;
 use crate::stop::Stop;
 use crate::summary::Summary;
 
+mod watch;
+
 /// Where runs are kept.
 pub(super) const RUNS: &str = "runs";
 
@@ -73,6 +75,9 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
         reporter: Reporter::for_stderr(),
         group,
     };
+    if let Some(seconds) = args.watch {
+        return watch::watch(&plan, &options, &stop, Duration::from_secs(seconds), graph.json);
+    }
     let outcome = run::run(&plan, &options, &stop);
     if let (Err(_), Some(children)) = (&outcome, &mut children) {
         children.hurry();

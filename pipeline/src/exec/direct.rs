@@ -59,7 +59,7 @@ fn run_shard(
     stop: &Stop,
 ) -> Result<(), RunError> {
     recorder.open(task)?;
-    for track in 0..task.shard.tracks.len() {
+    for track in 0..task.shard.len() {
         if !task.is_wanted() || (stop.is_requested() && task.commits.is_empty()) {
             break;
         }

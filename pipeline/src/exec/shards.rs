@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
@@ -17,7 +17,7 @@ use super::division::Division;
 use super::network::{Mode, Network};
 use crate::cache::Store;
 use crate::catalogue::Shard;
-use crate::run::Corpus;
+use crate::corpus::Corpus;
 
 /// Everything that is to be done: nodes, shards, caches, and who still wants more.
 pub(crate) struct Course {
@@ -32,6 +32,8 @@ pub(crate) struct Course {
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
     seed: u64,
+    /// The order of the shards in the newest pass that anybody asked for, if that is not the first.
+    order: Mutex<(u32, Vec<u32>)>,
     /// What this process does of it. One that keeps nothing makes what its corpus stages want, and nothing else.
     pub(crate) division: Division,
 }
@@ -120,8 +122,8 @@ impl Course {
         divide: impl FnOnce(&Self) -> Result<Division, StageError>,
     ) -> Result<Self, StageError> {
         let (standing, division) = (Standing::default(), Division::default());
-        let mut course =
-            Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed, division };
+        let (commits, order) = (RwLock::default(), Mutex::default());
+        let mut course = Self { network, corpus, stores, corpora, standing, commits, seed, order, division };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
@@ -134,7 +136,7 @@ impl Course {
         course.division = divide(&course)?;
         for (node, store) in course.stores.clone().iter().enumerate().filter(|_| course.division.keeps()) {
             let Some(store) = store else { continue };
-            let keys: Vec<ShardKey> = (0..course.corpus.shards.len()).map(|shard| course.key(node, shard)).collect();
+            let keys = course.corpus.keys(node).to_vec();
             let own = keys.iter().enumerate().filter(|(shard, _)| course.division.owns(*shard));
             let own: Vec<_> = own.map(|(shard, key)| (key, course.commit(node, shard))).collect();
             course.standing.add(node, store, &keys, &own).map_err(failed)?;
@@ -205,7 +207,7 @@ impl Course {
     /// When a cache cannot be read.
     pub(crate) fn task(&self, epoch: u64) -> Result<Option<ShardTask>, StageError> {
         let position = self.position(epoch);
-        let index = self.order(position.pass)[position.shard as usize];
+        let index = self.shard_at(position);
         let shard = self.corpus.shards[index].clone();
         if !self.division.keeps() && position.pass > 0 {
             self.look_again(index)?;
@@ -352,18 +354,27 @@ impl Course {
     /// Whether a later pass comes to a shard that an earlier one may still be committing.
     pub(crate) fn is_uncommitted(&self, epoch: u64) -> bool {
         let at = self.position(epoch);
-        at.pass > 0 && !self.tasks_at(self.order(at.pass)[at.shard as usize]).1.is_empty()
+        at.pass > 0 && !self.tasks_at(self.shard_at(at)).1.is_empty()
     }
 
-    /// Shard indices in the order of a pass. The first pass is in catalogue order; later ones are permuted, as a
-    /// function of seed and pass alone.
-    fn order(&self, pass: u32) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.corpus.shards.len()).collect();
-        if pass > 0 {
-            let mut random = Random::new(self.seed, &[0x5041_5353, u64::from(pass)]);
-            for last in (1..order.len()).rev() {
-                order.swap(last, random.below(last as u64 + 1) as usize);
-            }
+    /// The shard at a position. The first pass is in catalogue order; later ones are permuted, as a function of seed and
+    /// pass alone.
+    fn shard_at(&self, at: Position) -> usize {
+        if at.pass == 0 {
+            return at.shard as usize;
+        }
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.0 != at.pass {
+            *order = (at.pass, self.permutation(at.pass));
+        }
+        order.1[at.shard as usize] as usize
+    }
+
+    fn permutation(&self, pass: u32) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..).take(self.corpus.shards.len()).collect();
+        let mut random = Random::new(self.seed, &[0x5041_5353, u64::from(pass)]);
+        for last in (1..order.len()).rev() {
+            order.swap(last, random.below(last as u64 + 1) as usize);
         }
         order
     }
@@ -385,9 +396,7 @@ impl ShardTask {
 
     /// Id and path of a recording.
     pub(crate) fn origin(&self, track: usize) -> (TrackId, String) {
-        let entry = &self.shard.tracks[track];
-        let path = entry.recordings.iter().flatten().next().map_or(String::new(), |recording| recording.path.clone());
-        (entry.track_id, path)
+        (self.shard.track_id(track), self.shard.path(track))
     }
 
     /// The row that a source operator is handed, if that source has the recording.
@@ -397,11 +406,10 @@ impl ShardTask {
         track: usize,
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, StageError> {
-        let Some(recording) = self.sources[source].and_then(|at| self.shard.tracks[track].recordings[at].as_ref())
-        else {
+        let Some(recording) = self.sources[source].and_then(|at| self.shard.recording(at, track)) else {
             return Ok(None);
         };
-        let origin = Origin { track_id: recording.track_id, path: recording.path.clone(), split: recording.split };
+        let origin = Origin { track_id: recording.track_id, path: recording.path, split: recording.split };
         let mut columns = origin.columns(1);
         columns.push(Arc::new(UInt64Array::from(vec![recording.bytes])));
         let schema = if omar_schemas::edge_name(schema) == Some("track") { schema.clone() } else { bare_track() };
@@ -411,7 +419,7 @@ impl ShardTask {
     /// Rows of a recording from the cache of a node.
     pub(crate) fn replay(&self, node: usize, track: usize) -> Result<Vec<RecordBatch>, StageError> {
         let reader = self.readers[node].as_ref().expect("replayed nodes have readers");
-        reader.read_track(self.shard.tracks[track].track_id).map_err(|error| StageError::Failed(error.to_string()))
+        reader.read_track(self.shard.track_id(track)).map_err(|error| StageError::Failed(error.to_string()))
     }
 }
 

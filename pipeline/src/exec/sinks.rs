@@ -104,7 +104,7 @@ impl Recorder {
     /// the counts of the codes, as far as [`Course::counts`] agrees.
     pub(crate) fn close(&mut self, task: &ShardTask) -> Result<Vec<Change>, RunError> {
         let Some(mut shard) = self.open.remove(&task.epoch) else { return Ok(Vec::new()) };
-        if shard.tracks < task.shard.tracks.len() {
+        if shard.tracks < task.shard.len() {
             return Ok(Vec::new());
         }
         let mut changes = Vec::new();

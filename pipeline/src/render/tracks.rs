@@ -279,7 +279,7 @@ impl Tracks {
             let (ticket, track) = (ticket.clone(), std::mem::replace(track, *track + 1));
             let task = ticket.task.as_ref().filter(|task| {
                 let stopped = self.context.stop.is_requested() && task.commits.is_empty();
-                track < task.shard.tracks.len() && task.is_wanted() && !stopped && !self.context.fatal.is_set()
+                track < task.shard.len() && task.is_wanted() && !stopped && !self.context.fatal.is_set()
             });
             let Some(task) = task.cloned() else {
                 self.waiting.pop_front();

@@ -1,4 +1,5 @@
-//! Reading a list of recordings: CSV, TSV, JSON lines or parquet, with a column `path` and optionally `id` and `split`.
+//! Reading a list of recordings: CSV, TSV, JSON lines or parquet, with a column `path` and optionally `id`, `split`,
+//! `hash` and `bytes`.
 //!
 //! Other columns are ignored. Everything that is wrong is an error that names the file and the line.
 
@@ -17,7 +18,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 /// The extensions of the formats.
 pub const FORMATS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "parquet"];
 
-const COLUMNS: [&str; 3] = ["path", "id", "split"];
+const COLUMNS: [&str; 5] = ["path", "id", "split", "hash", "bytes"];
+
+/// The values of a row, in the order of [`COLUMNS`].
+type Values<T> = [Option<T>; COLUMNS.len()];
 
 /// One entry of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,10 @@ pub struct Entry {
     pub id: Option<String>,
     /// What it is used for, if the list says so.
     pub split: Option<Split>,
+    /// A hash of the content as written, if it is.
+    pub hash: Option<String>,
+    /// Size in bytes, if it is written.
+    pub bytes: Option<u64>,
 }
 
 /// A list cannot be read.
@@ -72,7 +80,7 @@ impl List<'_> {
     }
 
     /// Positions of [`COLUMNS`] among `names`.
-    fn columns<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<[Option<usize>; 3], ManifestError> {
+    fn columns<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<Values<usize>, ManifestError> {
         let positions = COLUMNS.map(|column| names.clone().position(|name| name == column));
         if positions[0].is_none() {
             let found: Vec<String> = names.map(|name| format!("`{name}`")).collect();
@@ -81,14 +89,19 @@ impl List<'_> {
         Ok(positions)
     }
 
-    fn entry(&self, line: u64, [path, id, split]: [Option<&str>; 3]) -> Result<Entry, ManifestError> {
+    fn entry(&self, line: u64, [path, id, split, hash, bytes]: Values<&str>) -> Result<Entry, ManifestError> {
         let filled = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
         let path = filled(path).ok_or_else(|| self.error(Some(line), "`path` is empty"))?;
         let split = filled(split).map(|split| {
             Split::parse(&split)
                 .ok_or_else(|| self.error(Some(line), format!("expected split train, valid or test, found `{split}`")))
         });
-        Ok(Entry { line, path, id: filled(id), split: split.transpose()? })
+        let bytes = filled(bytes).map(|bytes| {
+            let message = || format!("expected `bytes` as a whole number, found `{bytes}`");
+            bytes.parse().map_err(|_| self.error(Some(line), message()))
+        });
+        let (split, bytes) = (split.transpose()?, bytes.transpose()?);
+        Ok(Entry { line, path, id: filled(id), split, hash: filled(hash), bytes })
     }
 
     fn delimited(&self, file: File, delimiter: u8, found: Found<'_>) -> Result<(), ManifestError> {
@@ -138,12 +151,14 @@ impl List<'_> {
             let object: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
                 self.error(Some(line), format!("expected a JSON object, column {}: {error}", error.column()))
             })?;
-            let mut values: [Option<String>; 3] = [None, None, None];
+            let mut values: Values<String> = Default::default();
             for (value, column) in values.iter_mut().zip(COLUMNS) {
                 *value = match object.get(column) {
                     None | Some(serde_json::Value::Null) => None,
                     Some(serde_json::Value::String(text)) => Some(text.clone()),
-                    Some(serde_json::Value::Number(number)) if column == "id" => Some(number.to_string()),
+                    Some(serde_json::Value::Number(number)) if matches!(column, "id" | "bytes") => {
+                        Some(number.to_string())
+                    }
                     Some(other) => {
                         return Err(self.error(Some(line), format!("expected text in `{column}`, found {other}")));
                     }
@@ -166,7 +181,7 @@ impl List<'_> {
         let mut row = 0;
         for batch in builder.with_projection(mask).build().map_err(refused)? {
             let batch = batch.map_err(|error| self.error(None, error.to_string()))?;
-            let mut texts: [Option<StringArray>; 3] = [None, None, None];
+            let mut texts: Values<StringArray> = Default::default();
             for (text, name) in texts.iter_mut().zip(COLUMNS) {
                 if let Some(column) = batch.column_by_name(name) {
                     let column = cast(column, &DataType::Utf8)
@@ -211,7 +226,15 @@ mod tests {
     }
 
     fn entry(line: u64, path: &str, id: Option<&str>, split: Option<Split>) -> Entry {
-        Entry { line, path: path.to_owned(), id: id.map(str::to_owned), split }
+        Entry { line, path: path.to_owned(), id: id.map(str::to_owned), split, hash: None, bytes: None }
+    }
+
+    #[test]
+    fn hashes_and_sizes_are_taken_as_they_stand() {
+        let expected = Entry { hash: Some("ab12".into()), bytes: Some(7), ..entry(2, "a.wav", None, None) };
+        assert_eq!(entries("l.csv", b"path,hash,bytes\na.wav,ab12,7\n"), Ok(vec![expected]));
+        let error = entries("l.jsonl", b"{\"path\": \"a.wav\", \"bytes\": 1.5}").expect_err("half a byte");
+        assert_eq!(error, "`/l.jsonl`, line 1: expected `bytes` as a whole number, found `1.5`");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Opened {
                     let message = format!("`{path}` is annotated twice: as `{}` and as `{}`", other.id, track.id);
                     return Err(StageError::Failed(message));
                 }
-                listed.push(Recording { track_id, path, split, bytes: 0, identity });
+                listed.push(Recording { track_id, path, split, bytes: 0, identity, content: false });
                 tracks.insert(track_id, track);
             }
         }

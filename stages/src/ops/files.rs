@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::corpus::folder::{AUDIO_EXTENSIONS, Selection};
-use crate::corpus::manifest::{self, FORMATS, ManifestError};
+use crate::corpus::manifest::{self, Entry, FORMATS, ManifestError};
 use crate::error::{BindError, Rejection, StageError};
 use crate::seed;
 use crate::stage::{
@@ -32,7 +32,8 @@ pub struct FilesParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// A list of the files instead of a search: CSV, TSV, JSON lines or parquet with a column `path` and optionally
-    /// `id` (names the track instead of its path) and `split` (`train`, `valid` or `test`).
+    /// `id` (names the track instead of its path), `split` (`train`, `valid` or `test`), `hash` (any hash of the content:
+    /// where it stands, the file itself is not looked at to see whether it has changed) and `bytes` (its size).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
     /// Patterns of the files to take, such as `["*.flac", "live/**/*.mp3"]`; by default all files with an audio
@@ -53,6 +54,10 @@ pub struct FilesParams {
     /// When a file counts as changed.
     #[serde(default)]
     pub identity: Identity,
+    /// What becomes of recordings whose content another one has, too. Known with `identity: content`, or where the
+    /// manifest has a `hash`.
+    #[serde(default)]
+    pub duplicates: Duplicates,
 }
 
 /// Glob patterns: one, or a list of them.
@@ -88,6 +93,25 @@ pub enum Identity {
     Stat,
     /// When its content changes. Every run reads every file, but copies of a corpus share their caches.
     Content,
+}
+
+/// What becomes of recordings with one content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// All are used, and the run says that there are some.
+    #[default]
+    Report,
+    /// One of them is used.
+    Drop,
+}
+
+/// What a list says about a recording besides its path.
+#[derive(Debug, Default)]
+struct Known {
+    split: Option<Split>,
+    hash: Option<String>,
+    bytes: Option<u64>,
 }
 
 /// The recordings of a folder, or of a list.
@@ -167,6 +191,10 @@ impl Source for Files {
             None => self.list_folder(found),
         }
     }
+
+    fn drops_duplicates(&self) -> bool {
+        self.params.duplicates == Duplicates::Drop
+    }
 }
 
 impl Files {
@@ -188,7 +216,7 @@ impl Files {
                 repeat = *seen;
                 *seen += 1;
             }
-            found(self.recording(TrackId::of(&name, repeat), name, None));
+            found(self.recording(TrackId::of(&name, repeat), name, &Known::default()));
         });
         let passed = passed.map_err(|error| StageError::io(error.path, error.source))?;
         if count > 0 {
@@ -203,36 +231,63 @@ impl Files {
     }
 
     fn list_manifest(&self, manifest: &Path, found: &mut dyn FnMut(Recording)) -> Result<(), StageError> {
-        let mut repeats: HashMap<TrackId, u64> = HashMap::new();
-        let mut lines: HashMap<TrackId, u64> = HashMap::new();
+        // The only thing that is held for every line of the list.
+        let mut seen: HashMap<TrackId, u32> = HashMap::new();
         let listed = manifest::read(manifest, &mut |entry| {
             let path = Path::new(&entry.path);
             let path = name(path.strip_prefix(&self.root).unwrap_or(path));
             let track_id = match &entry.id {
                 Some(id) => TrackId::of(id, 0),
                 None => {
-                    let repeat = repeats.entry(TrackId::of(&path, 0)).or_default();
-                    *repeat += 1;
-                    TrackId::of(&path, *repeat - 1)
+                    let first = TrackId::of(&path, 0);
+                    match seen.get_mut(&first) {
+                        Some(repeats) => {
+                            *repeats += 1;
+                            TrackId::of(&path, u64::from(*repeats))
+                        }
+                        None => first,
+                    }
                 }
             };
-            if let Some(first) = lines.insert(track_id, entry.line) {
+            if seen.insert(track_id, 0).is_some() {
                 let id = entry.id.as_ref().unwrap_or(&path);
+                let first = self.first_line(manifest, track_id, entry.line);
                 let message = format!("`{id}` names a track that line {first} names already");
                 return Err(ManifestError { path: manifest.to_owned(), line: Some(entry.line), message });
             }
-            found(self.recording(track_id, path, entry.split));
+            let Entry { split, hash, bytes, .. } = entry;
+            found(self.recording(track_id, path, &Known { split, hash, bytes }));
             Ok(())
         });
         listed.map_err(|error| StageError::Failed(error.to_string()))?;
-        if lines.is_empty() {
+        if seen.is_empty() {
             return Err(StageError::Failed(format!("`{}` lists no recordings", manifest.display())));
         }
         Ok(())
     }
 
+    /// The line before `last` that names a track: looked up only where there is something to complain about.
+    fn first_line(&self, manifest: &Path, track_id: TrackId, last: u64) -> u64 {
+        let mut first = last;
+        // It could be read as far as here a moment ago.
+        let _read = manifest::read(manifest, &mut |entry| {
+            let path = Path::new(&entry.path);
+            let path = name(path.strip_prefix(&self.root).unwrap_or(path));
+            if TrackId::of(entry.id.as_ref().unwrap_or(&path), 0) == track_id {
+                first = first.min(entry.line);
+            }
+            Ok(())
+        });
+        first
+    }
+
     /// A file that cannot be looked at has size and identity 0; what is wrong with it is for its reader to say.
-    fn recording(&self, track_id: TrackId, path: String, split: Option<Split>) -> Recording {
+    fn recording(&self, track_id: TrackId, path: String, known: &Known) -> Recording {
+        let split = known.split.unwrap_or_else(|| self.draw_split(&path));
+        if let Some(hash) = &known.hash {
+            let (identity, bytes) = (TrackId::of(hash, 0).0, known.bytes.unwrap_or(0));
+            return Recording { track_id, path, split, bytes, identity, content: true };
+        }
         let file = self.root.join(&path);
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
         let bytes = metadata.as_ref().map_or(0, std::fs::Metadata::len);
@@ -240,8 +295,8 @@ impl Files {
             Identity::Stat => Some(stat_identity(&metadata)),
             Identity::Content => content_identity(&file).ok(),
         });
-        let split = split.unwrap_or_else(|| self.draw_split(&path));
-        Recording { track_id, path, split, bytes, identity: identity.unwrap_or(0) }
+        let content = self.params.identity == Identity::Content;
+        Recording { track_id, path, split, bytes, identity: identity.unwrap_or(0), content }
     }
 
     /// By path, not by id: repeats of a file must not end up on both sides of a split.

@@ -123,7 +123,7 @@ impl Parquet {
             }
             for Origin { track_id, path, split } in tracks.origins()? {
                 corpus.homes.push((track_id, number));
-                found(Recording { track_id, path, split, bytes: 0, identity: file.identity });
+                found(Recording { track_id, path, split, bytes: 0, identity: file.identity, content: false });
             }
             corpus.files.push(file.path);
         }
