@@ -87,7 +87,7 @@ fn a_list_with_hashes_is_trusted() {
     edit(&program, |graph| graph.replace("root: audio, ", "manifest: audio/list.csv, "));
     assert_eq!(
         said(&program),
-        "corpus: 4 tracks\n1 with the same content as another one, e.g. track_003.wav = track_002.wav"
+        "corpus: 4 tracks\n1 with the same content as another one, e.g. track_002.wav = track_003.wav"
     );
     // Another time says nothing, another hash does.
     write_wav(&program.path("audio/track_001.wav"), 16_000, 5.0, 77);

@@ -73,6 +73,11 @@ impl Corpus {
         self.catalogue.tracks()
     }
 
+    /// All that the sources have listed.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     /// Changes with any recording: its name, size or modification time.
     pub(crate) fn hash(&self) -> String {
         let sources: Vec<usize> = self.sources.iter().flatten().copied().collect();

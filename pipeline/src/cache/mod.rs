@@ -10,6 +10,7 @@ mod pending;
 mod writer;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
@@ -135,6 +136,23 @@ impl Store {
     pub fn reader(&self, commit: &Commit) -> Result<TrackFile, CacheError> {
         let file = TrackFile::open(&self.folder.join(&commit.file))?;
         if file.schema() == &self.schema { Ok(file) } else { Err(self.wrong("the rows on disk have another schema")) }
+    }
+
+    /// Whether the file of a committed shard has the bytes that were committed. Reads all of it.
+    pub fn is_intact(&self, commit: &Commit) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        let read = File::open(self.folder.join(&commit.file)).and_then(|file| hasher.update_reader(file).map(drop));
+        read.is_ok() && hasher.finalize().to_hex().as_str() == commit.blake3
+    }
+
+    /// Takes back the commit of a shard that is not intact, so that it is made again.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn retract(&self, commit: &Commit) -> Result<(), CacheError> {
+        let record = record_path(&self.folder, &commit.key());
+        std::fs::remove_file(&record).map_err(|error| StorageError::io(&record, error))?;
+        Ok(sync_folder(&self.folder.join(COMMITS))?)
     }
 
     /// Keeps the code counts of a committed shard beside its commit. Not synced: they can be counted again.

@@ -21,7 +21,7 @@ use super::Describe;
 const BEAT: Duration = Duration::from_secs(2);
 
 /// Silence after which a process is given up on.
-pub(super) const PATIENCE: Duration = Duration::from_secs(12);
+pub(super) const PATIENCE: Duration = Duration::from_secs(9);
 
 /// How long those that end in good order wait for each other's farewell.
 const FAREWELL: Duration = Duration::from_secs(5);

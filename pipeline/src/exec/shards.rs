@@ -1,6 +1,6 @@
 //! The corpus cut into shards, and the passes over it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -17,6 +17,7 @@ use super::division::Division;
 use super::network::{Mode, Network};
 use crate::cache::Store;
 use crate::catalogue::Shard;
+use crate::commands::write_message;
 use crate::corpus::Corpus;
 
 /// Everything that is to be done: nodes, shards, caches, and who still wants more.
@@ -31,6 +32,8 @@ pub(crate) struct Course {
     pub(crate) standing: Standing,
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
+    /// Committed shards whose bytes this run has checked, by node and shard.
+    intact: Mutex<HashSet<(usize, usize)>>,
     seed: u64,
     /// The order of the shards in the newest pass that anybody asked for, if that is not the first.
     order: Mutex<(u32, Vec<u32>)>,
@@ -122,8 +125,8 @@ impl Course {
         divide: impl FnOnce(&Self) -> Result<Division, StageError>,
     ) -> Result<Self, StageError> {
         let (standing, division) = (Standing::default(), Division::default());
-        let (commits, order) = (RwLock::default(), Mutex::default());
-        let mut course = Self { network, corpus, stores, corpora, standing, commits, seed, order, division };
+        let (commits, intact, order) = (RwLock::default(), Mutex::default(), Mutex::default());
+        let mut course = Self { network, corpus, stores, corpora, standing, commits, intact, seed, order, division };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
@@ -220,6 +223,9 @@ impl Course {
         if modes.iter().all(|&mode| mode == Mode::Skip) {
             return Ok(None);
         }
+        if self.retract_broken(index, &modes)? {
+            return self.task(epoch);
+        }
         let readers = (0..nodes.len())
             .map(|node| match (&self.stores[node], modes[node]) {
                 (Some(store), Mode::Replay) => self.commit(node, index).map(|commit| store.reader(&commit)).transpose(),
@@ -253,6 +259,30 @@ impl Course {
             hungry,
         };
         Ok(Some(task))
+    }
+
+    /// Looks at the bytes that are about to be read, once in a run. What is not as it was committed is made again: then
+    /// the modes are others.
+    fn retract_broken(&self, index: usize, modes: &[Mode]) -> Result<bool, StageError> {
+        let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
+        let mut found = false;
+        for (node, store) in self.stores.iter().enumerate().filter(|(node, _)| modes[*node] == Mode::Replay) {
+            let (Some(store), Some(commit)) = (store, self.commit(node, index)) else { continue };
+            let fresh = self.intact.lock().unwrap_or_else(PoisonError::into_inner).insert((node, index));
+            if !fresh || store.is_intact(&commit) {
+                continue;
+            }
+            let (id, file) = (&self.network.nodes[node].id, store.folder().join(&commit.file));
+            let what = format!("node `{id}`: `{}` has other bytes than were committed", file.display());
+            if !self.division.keeps() || !self.division.owns(index) {
+                return Err(StageError::Failed(what));
+            }
+            write_message(&format!("note: {what}: made again\n"));
+            store.retract(&commit).map_err(failed)?;
+            self.commits.write().unwrap_or_else(PoisonError::into_inner).remove(&(node, index));
+            found = true;
+        }
+        Ok(found)
     }
 
     /// What every node does for a shard.

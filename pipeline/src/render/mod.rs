@@ -138,9 +138,11 @@ struct Seat {
     record: Option<record::Outbox>,
 }
 
-/// How long the watch has to notice that a process is lost, before a panic is taken for the reason itself; and how long
-/// threads of a lost network are waited for.
+/// How long the watch has to notice that a process is lost, before a panic is taken for the reason itself.
 const NOTICE: Duration = Duration::from_secs(3);
+
+/// How long threads of a lost network are waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often somebody who waits looks again.
 const LOOK: Duration = Duration::from_millis(20);
@@ -228,7 +230,7 @@ fn join(guards: WorkerGuards<()>, divided: bool, fatal: &Fatal) -> Result<(), Ru
                 let since = given_up.get_or_insert_with(Instant::now);
                 if !(divided && fatal.is_set()) {
                     *since = Instant::now();
-                } else if since.elapsed() > NOTICE {
+                } else if since.elapsed() > PATIENCE {
                     return Ok(());
                 }
             }
