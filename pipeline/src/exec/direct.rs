@@ -65,7 +65,7 @@ fn run_shard(
         }
         lane.start(task.clone(), track);
         loop {
-            let done = lane.advance(OUTBOX)?;
+            let done = lane.advance(OUTBOX, &|| false)?;
             for message in lane.drain().0 {
                 match message {
                     Message::Crops { node, batches } => {

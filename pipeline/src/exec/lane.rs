@@ -90,11 +90,12 @@ impl Lane {
     }
 
     /// Works until the recording is complete (`true`) or the outbox holds `limit` bytes (`false`).
+    /// Leaves off between any two blocks when the run is `halted`.
     ///
     /// # Errors
     /// What must end the run.
-    pub(crate) fn advance(&mut self, limit: usize) -> Result<bool, RunError> {
-        while self.outbox_bytes < limit {
+    pub(crate) fn advance(&mut self, limit: usize, halted: &dyn Fn() -> bool) -> Result<bool, RunError> {
+        while self.outbox_bytes < limit && !halted() {
             let Some(work) = self.work.pop() else {
                 self.finish(None);
                 return Ok(true);

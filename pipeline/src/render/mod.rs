@@ -117,7 +117,7 @@ pub(crate) fn run(
     for seat in &mut seats {
         record::spawn(recorder(), seat, fatal.clone());
     }
-    let pool = pool::Pool::start(runtime.threads);
+    let pool = pool::Pool::start(runtime.threads, &fatal);
     let rows = runtime.rows.take();
     let outcome = execute(&course, seats, &pool, &runtime, rows, &fatal);
     drop(pool);

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use timely::scheduling::activate::SyncActivator;
 
+use super::control::Fatal;
 use crate::exec::RunError;
 use crate::exec::lane::{Lane, panic_text};
 
@@ -35,12 +36,13 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn start(threads: usize) -> Self {
+    /// Starts it. What its threads are at is left as it is when the run has failed.
+    pub(crate) fn start(threads: usize, fatal: &Fatal) -> Self {
         let (jobs, queue) = bounded::<Job>(QUEUE);
         let spawn = |index| {
-            let queue = queue.clone();
+            let (queue, fatal) = (queue.clone(), fatal.clone());
             let builder = std::thread::Builder::new().name(format!("pool-{index}"));
-            builder.spawn(move || work(&queue)).expect("the system starts a thread")
+            builder.spawn(move || work(&queue, &fatal)).expect("the system starts a thread")
         };
         Self { jobs: Some(jobs), threads: (0..threads.max(1)).map(spawn).collect() }
     }
@@ -60,9 +62,9 @@ impl Drop for Pool {
     }
 }
 
-fn work(queue: &Receiver<Job>) {
+fn work(queue: &Receiver<Job>, fatal: &Fatal) {
     for Job { slot, mut lane, limit, back, wake } in queue {
-        let advanced = catch_unwind(AssertUnwindSafe(|| lane.advance(limit)));
+        let advanced = catch_unwind(AssertUnwindSafe(|| lane.advance(limit, &|| fatal.is_set())));
         let done = match advanced {
             Ok(complete) => Done { slot, lane: Some(lane), complete },
             Err(panic) => {
