@@ -140,16 +140,35 @@ impl Monitor {
     /// The run as a whole: recordings of the first pass, and how long it will take.
     fn overall(&self) -> String {
         let elapsed = self.started.elapsed().as_secs_f64();
-        let done = self.course.network.finished().min(self.tracks);
+        let done = self.tracks_done();
+        let eta = self.left_s().map(|seconds| format!(", about {} left", clock(seconds))).unwrap_or_default();
+        format!("{done}/{} tracks, {}{eta}", self.tracks, clock(elapsed))
+    }
+}
+
+impl Monitor {
+    /// Recordings of the first pass that are through.
+    pub(crate) fn tracks_done(&self) -> u64 {
+        let (through, skipped) = self.course.network.traffic.tracks_done();
+        (through + skipped).min(self.tracks)
+    }
+
+    /// How long the run will take from now, if anything says so.
+    pub(crate) fn left_s(&self) -> Option<f64> {
+        let (through, skipped) = self.course.network.traffic.tracks_done();
+        let left = self.tracks.saturating_sub(through + skipped);
         let trains = self.positions.iter().any(Option::is_some);
         let training = (0..self.ids.len()).find_map(|node| self.of_training(node, TrainingLog::left_s));
-        let left = match training {
+        match training {
             // A pass over the corpus says nothing about a training, which takes as many as it needs.
-            None if done > 0 && !trains => Some((self.tracks - done) as f64 * elapsed / done as f64),
+            None if through > 0 && !trains => Some(left as f64 * self.elapsed_s() / through as f64),
             left => left,
-        };
-        let eta = left.map(|seconds| format!(", about {} left", clock(seconds))).unwrap_or_default();
-        format!("{done}/{} tracks, {}{eta}", self.tracks, clock(elapsed))
+        }
+    }
+
+    /// Seconds since the run began.
+    pub(crate) fn elapsed_s(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
     }
 }
 

@@ -196,8 +196,10 @@ impl Course {
             self.corpora.iter().map(|a| a.as_ref().filter(|a| a.wants(position)).cloned()).collect();
         let modes = self.modes(position, &commits, |node| hungry[node].is_some(), |node| cached[node]);
         if modes.iter().all(|&mode| mode == Mode::Skip) {
+            self.network.traffic.skip(position, shard.tracks.len());
             return Ok(None);
         }
+        self.network.traffic.open(epoch, position, &shard.name, shard.tracks.len());
         let readers = (0..nodes.len())
             .map(|node| match (&self.stores[node], modes[node]) {
                 (Some(store), Mode::Replay) => self.commit(node, index).map(|commit| store.reader(&commit)).transpose(),

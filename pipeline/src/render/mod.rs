@@ -48,6 +48,7 @@ use crate::exec::corpus::CorpusRunner;
 use crate::exec::lane::panic_text;
 use crate::exec::shards::Course;
 use crate::exec::sinks::Recorder;
+use crate::exec::traffic::Queue;
 use crate::quarantine::Quarantine;
 use crate::stop::Stop;
 
@@ -85,13 +86,13 @@ pub(crate) fn run(
     let mut seats: Vec<Seat> = (0..workers).map(|_| Seat::default()).collect();
     for corpus in corpora {
         let node = corpus.node();
-        let inboxes = (0..workers).map(|worker| corpus::inbox(node, &mut seats[worker])).collect();
+        let inboxes = (0..workers).map(|worker| corpus::inbox(course.network.traffic.queue(Some(node)), &mut seats[worker])).collect();
         owners.push(corpus::Owner::spawn(corpus, inboxes, course.first_epoch(), fatal.clone(), runtime.stop.clone()));
     }
     for seat in &mut seats {
         record::spawn(recorder(), seat, fatal.clone());
     }
-    let pool = pool::Pool::start(runtime.threads);
+    let pool = pool::Pool::start(runtime.threads, &course.network);
     let outcome = execute(&course, seats, &pool, runtime, &fatal);
     drop(pool);
     for owner in owners {
@@ -181,4 +182,6 @@ fn execute(
 struct Link<Out, Back> {
     to: Sender<Out>,
     from: Receiver<Back>,
+    /// What was sent, or waits to be, and has not been received.
+    queue: Arc<Queue>,
 }

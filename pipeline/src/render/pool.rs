@@ -1,16 +1,22 @@
 //! The threads that compute. One pool per process, shared by all workers, so no worker is idle while another has work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use timely::scheduling::activate::SyncActivator;
 
 use crate::exec::RunError;
 use crate::exec::lane::{Lane, panic_text};
+use crate::exec::network::Network;
 
 /// More jobs than lanes can exist; sending never blocks.
 const QUEUE: usize = 4096;
+
+/// How often a thread without work asks why: the reason may change while it waits.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// A lane to be advanced, and where it goes afterwards.
 pub(crate) struct Job {
@@ -35,12 +41,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn start(threads: usize) -> Self {
+    pub(crate) fn start(threads: usize, network: &Arc<Network>) -> Self {
         let (jobs, queue) = bounded::<Job>(QUEUE);
         let spawn = |index| {
-            let queue = queue.clone();
+            let (queue, network) = (queue.clone(), network.clone());
             let builder = std::thread::Builder::new().name(format!("pool-{index}"));
-            builder.spawn(move || work(&queue)).expect("the system starts a thread")
+            builder.spawn(move || work(&queue, &network)).expect("the system starts a thread")
         };
         Self { jobs: Some(jobs), threads: (0..threads.max(1)).map(spawn).collect() }
     }
@@ -60,8 +66,16 @@ impl Drop for Pool {
     }
 }
 
-fn work(queue: &Receiver<Job>) {
-    for Job { slot, mut lane, limit, back, wake } in queue {
+fn work(queue: &Receiver<Job>, network: &Network) {
+    loop {
+        let waiting = Instant::now();
+        let job = queue.recv_timeout(IDLE);
+        network.idle(waiting.elapsed());
+        let Job { slot, mut lane, limit, back, wake } = match job {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let advanced = catch_unwind(AssertUnwindSafe(|| lane.advance(limit)));
         let done = match advanced {
             Ok(complete) => Done { slot, lane: Some(lane), complete },
