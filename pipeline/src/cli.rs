@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use omar_schemas::units::Duration;
 
 use crate::commands::inspect::Filter;
 use crate::resources::Device;
@@ -35,6 +36,14 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Make the page about a run again, or while it is under way: curves, held-out crops, codebooks, rejects.
     Report(ReportArgs),
+    /// Watch a run: what every node does, what it waits for, and which one is the bottleneck.
+    Top(TopArgs),
+    /// Tell what every node of a run did, where its time went, and which one was the bottleneck. `plan` tells what a graph
+    /// would do.
+    Explain(ExplainArgs),
+    /// Look after caches: list them, remove what no graph uses, verify every byte.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Hold what the probes of several runs found side by side, like the paper's table 4.
     Compare(CompareArgs),
     /// List the stages, or describe one.
@@ -95,6 +104,13 @@ pub struct RunArgs {
     /// Seconds to wait for the other processes.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub connect_timeout: u64,
+    /// Serve metrics for Prometheus at `http://HOST:PORT/metrics` while the run goes on. Further processes on the same
+    /// machine take the ports that follow.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics_address: Option<String>,
+    /// Say who has the work when nothing has moved for this long, then after twice that, and so on; or `off`.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub watchdog: Patience,
     /// Addresses of the processes that `--processes` starts.
     #[arg(long, value_name = "ADDRESSES", hide = true, requires = "process", value_delimiter = ',')]
     pub local: Vec<String>,
@@ -265,6 +281,76 @@ pub struct ReportArgs {
     pub run: PathBuf,
 }
 
+/// `top`
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// The folder of a run.
+    pub run: PathBuf,
+    /// Print once and stop, which is also what happens when stdout is no terminal.
+    #[arg(long)]
+    pub once: bool,
+    /// Print once, as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// The folder of a run.
+    pub run: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cache`
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheCommand {
+    /// List the caches of a graph, or below a folder: nodes, fingerprints, sizes, ages.
+    Ls(CacheArgs),
+    /// Remove the rows of nodes that none of the given graphs has. Says what it would remove; `--yes` does it.
+    Gc(GcArgs),
+    /// Read every byte of every shard and compare it with its commit record. Exit status 1 if anything is corrupt.
+    Verify(VerifyArgs),
+}
+
+/// Which caches are meant.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArgs {
+    /// Graphs, whose caches are meant, and folders with caches in them; by default `runs`.
+    #[arg(value_name = "GRAPH|FOLDER")]
+    pub targets: Vec<PathBuf>,
+    /// Change a value of the graphs, e.g. `vars.corpus=/music`. Can be given several times.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cache gc`
+#[derive(Debug, Clone, Args)]
+pub struct GcArgs {
+    /// The graphs whose nodes are kept, and folders with caches in which to look besides those of the graphs.
+    #[command(flatten)]
+    pub caches: CacheArgs,
+    /// Remove, instead of saying what would be removed.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cache verify`
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// What to verify.
+    #[command(flatten)]
+    pub caches: CacheArgs,
+    /// Remove the commit records of corrupt shards, so that the next run computes them again.
+    #[arg(long)]
+    pub repair: bool,
+}
+
 /// `stages`
 #[derive(Debug, Clone, Args)]
 pub struct StagesArgs {
@@ -289,6 +375,24 @@ pub struct DoctorArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A time to wait, or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience(pub Option<std::time::Duration>);
+
+impl std::str::FromStr for Patience {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let seconds = Duration::parse(text).map_err(|error| format!("{error}; or `off`"))?.seconds();
+        let time = std::time::Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+        time.map(|time| Self(Some(time)))
+            .ok_or_else(|| format!("expected a time such as `60s`, or `off`, found `{text}`"))
+    }
 }
 
 fn device(text: &str) -> Result<Device, String> {
@@ -338,6 +442,16 @@ impl From<Exit> for std::process::ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn patience_is_a_time_or_off() {
+        use super::Patience;
+        let millis = |text: &str| text.parse::<Patience>().map(|patience| patience.0.map(|time| time.as_millis()));
+        assert_eq!((millis("60s"), millis("150ms"), millis("off")), (Ok(Some(60_000)), Ok(Some(150)), Ok(None)));
+        assert_eq!(millis("0s").expect_err("no time"), "expected a time such as `60s`, or `off`, found `0s`");
+        let error = millis("60").expect_err("no unit");
+        assert!(error.contains("needs a unit") && error.ends_with("; or `off`"), "{error}");
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

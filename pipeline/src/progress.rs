@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) struct Monitor {
     latest: Arc<Vec<Latest>>,
     tracks: u64,
     started: Instant,
+    /// What was said and waits for the display to show it; `None` while none redraws lines of stderr.
+    said: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 /// The newest training step.
@@ -65,7 +67,21 @@ impl Monitor {
         let tracks = course.corpus.shards.iter().map(|shard| shard.tracks.len() as u64).sum();
         let positions = plan.nodes.iter().map(|node| Some(node.stage.estimate()?.positions)).collect();
         let (positions, latest) = (Arc::new(positions), Arc::new(latest));
-        Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now() }
+        Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now(), said: Arc::default() }
+    }
+
+    /// Says something on stderr, above what is redrawn there.
+    pub(crate) fn say(&self, text: &str) {
+        match &mut *self.said.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(waiting) => waiting.push(text.to_owned()),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// What waits to be shown. From now on more of it waits if `redraws`, or is written at once.
+    fn take_said(&self, redraws: bool) -> Vec<String> {
+        let next = redraws.then(Vec::new);
+        std::mem::replace(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner), next).unwrap_or_default()
     }
 
     pub(crate) fn counts(&self, node: usize) -> NodeCounts {
@@ -288,6 +304,9 @@ fn bars(monitor: &Monitor, over: &AtomicBool) {
     let total = bar("{spinner} {msg}");
     let colour = terminal::colour();
     while !over.load(Ordering::Acquire) {
+        for text in monitor.take_said(true) {
+            let _shown = all.println(text);
+        }
         // Asked every time: windows are resized.
         let (rows, columns) = terminal::size().unwrap_or(TERMINAL);
         let room = |text: &str, taken: usize| text.chars().take(columns.saturating_sub(taken)).collect::<String>();
@@ -302,6 +321,7 @@ fn bars(monitor: &Monitor, over: &AtomicBool) {
         std::thread::park_timeout(TICK);
     }
     let _cleared = all.clear();
+    monitor.take_said(false).iter().for_each(|text| eprintln!("{text}"));
 }
 
 /// How a training is drawn beside the lines of `nodes`: with a curve where there is room for it.

@@ -19,6 +19,8 @@ use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
 use crate::exec::sinks::Recorder;
 use crate::exec::{RunError, direct};
+use crate::live::observe::{Identity, View};
+use crate::live::{self, LiveOptions, Observer};
 use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
@@ -45,6 +47,8 @@ pub struct RunOptions {
     pub reporter: Reporter,
     /// The processes that share the run, where there are several. Process 0 alone writes.
     pub group: Option<Group>,
+    /// How it lets itself be watched.
+    pub live: LiveOptions,
 }
 
 /// Runs a plan to its end, or until `stop` is requested.
@@ -318,6 +322,16 @@ fn execute(
         node.metrics.found_cached(course.committed(index));
     }
     let monitor = Monitor::new(plan, course.clone(), latest, quarantine.clone());
+    let identity = Identity {
+        graph: plan.name.clone(),
+        process: cluster.map_or(0, Cluster::process),
+        processes: cluster.map_or(1, Cluster::size),
+        threads: if options.direct { 1 } else { plan.resources.thread_count() },
+        writers: if options.direct { 1 } else { plan.resources.workers },
+        memory: plan.resources.memory.0,
+    };
+    let view = View::new(monitor.clone(), identity, stop.clone());
+    let observer = Observer::start(view, &options.live, live::folder(folder.map(RunFolder::path)).as_deref());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeTotals::default();
     let recorder = || Recorder::new(course.clone());
@@ -337,6 +351,7 @@ fn execute(
         render::run(course.clone(), recorder, corpora, &runtime)
     };
     drop(display);
+    observer.finish(outcome.as_ref().map(drop), stop.is_requested());
     outcome?;
     if let Some(exchange) = exchange {
         exchange.close();

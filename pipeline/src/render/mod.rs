@@ -86,7 +86,9 @@ pub(crate) fn run(
     let mut seats: Vec<Seat> = (0..workers).map(|_| Seat::default()).collect();
     for corpus in corpora {
         let node = corpus.node();
-        let inboxes = (0..workers).map(|worker| corpus::inbox(course.network.traffic.queue(Some(node)), &mut seats[worker])).collect();
+        let inboxes = (0..workers)
+            .map(|worker| corpus::inbox(course.network.traffic.queue(Some(node)), &mut seats[worker]))
+            .collect();
         owners.push(corpus::Owner::spawn(corpus, inboxes, course.first_epoch(), fatal.clone(), runtime.stop.clone()));
     }
     for seat in &mut seats {
