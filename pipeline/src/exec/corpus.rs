@@ -57,6 +57,7 @@ impl CorpusRunner {
             return Ok(());
         }
         self.appetite.ate(batches.first().map_or(0, RecordBatch::num_rows));
+        self.hand.take(format!("crops of pass {}, shard {}", position.pass + 1, position.shard + 1));
         let network = self.network.clone();
         batches.iter().for_each(|batch| network.nodes[self.node].metrics.took(batch));
         self.timed(position, |operator, out| {

@@ -31,6 +31,8 @@ pub(crate) struct Traffic {
     crowded: AtomicBool,
     /// No further shard is begun before the oldest one is through.
     window_full: AtomicBool,
+    /// The furthest pass of which a shard was begun.
+    pass: AtomicU64,
     shards_done: AtomicU64,
     tracks_through: AtomicU64,
     tracks_skipped: AtomicU64,
@@ -100,6 +102,7 @@ impl Default for Traffic {
             refused: AtomicU64::new(NOBODY),
             crowded: AtomicBool::new(false),
             window_full: AtomicBool::new(false),
+            pass: AtomicU64::new(0),
             shards_done: AtomicU64::new(0),
             tracks_through: AtomicU64::new(0),
             tracks_skipped: AtomicU64::new(0),
@@ -148,7 +151,13 @@ impl Traffic {
     /// A shard begins.
     pub(crate) fn open(&self, epoch: u64, position: Position, name: &str, tracks: usize) {
         let shard = OpenShard { name: name.to_owned(), pass: position.pass, tracks: tracks as u64, through: 0 };
+        self.pass.fetch_max(u64::from(position.pass), Relaxed);
         lock(&self.open).insert(epoch, shard);
+    }
+
+    /// The furthest pass of which a shard was begun, from 0.
+    pub(crate) fn pass(&self) -> u32 {
+        self.pass.load(Relaxed) as u32
     }
 
     /// Nobody wants anything of a shard.
@@ -324,7 +333,7 @@ mod tests {
         traffic.through(7);
         traffic.close(7);
         traffic.skip(second, 5);
-        assert_eq!((traffic.shards_done(), traffic.tracks_done()), (2, (1, 5)));
+        assert_eq!((traffic.shards_done(), traffic.tracks_done(), traffic.pass()), (2, (1, 5), 1));
     }
 
     #[test]

@@ -101,7 +101,6 @@ impl View {
         let elapsed_s = monitor.elapsed_s();
         let audio_s = nodes.iter().map(|node| node.counts.audio_s).fold(0.0, f64::max);
         let Identity { graph, process, processes, threads, writers, memory } = self.identity.clone();
-        let pass = traffic.open_shards().first().map_or(0, |shard| shard.pass);
         Record {
             v: VERSION,
             process,
@@ -114,7 +113,7 @@ impl View {
             elapsed_s,
             state: if self.stop.is_requested() { State::Stopping } else { State::Running },
             error: None,
-            pass: pass + 1,
+            pass: traffic.pass() + 1,
             shards: Share { done: traffic.shards_done(), total: monitor.course.corpus.shards.len() as u64 },
             tracks: Share { done: monitor.tracks_done(), total: monitor.tracks() },
             rejected: monitor.quarantine.count(),

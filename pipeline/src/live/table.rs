@@ -94,9 +94,11 @@ fn figures(picture: &Picture) -> Vec<String> {
         let speed = if picture.state().goes_on() { now } else { whole };
         pieces.push(format!("audio {}, {speed:.0} x realtime", hours(audio)));
     }
-    let memory = picture.memory();
-    let resident = memory.resident.map(|bytes| format!(" (process {})", Bytes(bytes))).unwrap_or_default();
-    pieces.push(format!("memory {} of {}{resident}", Bytes(memory.held), Bytes(memory.limit)));
+    if picture.state().goes_on() {
+        let memory = picture.memory();
+        let resident = memory.resident.map(|bytes| format!(" (process {})", Bytes(bytes))).unwrap_or_default();
+        pieces.push(format!("memory {} of {}{resident}", Bytes(memory.held), Bytes(memory.limit)));
+    }
     pieces
 }
 
