@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use omar_schemas::units::Duration;
 
+use crate::commands::cache::CacheCommand;
 use crate::commands::inspect::Filter;
+use crate::live::Patience;
 use crate::resources::Device;
 
 /// Music representation learning as a declarative streaming dataflow.
@@ -304,53 +305,6 @@ pub struct ExplainArgs {
     pub json: bool,
 }
 
-/// `cache`
-#[derive(Debug, Clone, Subcommand)]
-pub enum CacheCommand {
-    /// List the caches of a graph, or below a folder: nodes, fingerprints, sizes, ages.
-    Ls(CacheArgs),
-    /// Remove the rows of nodes that none of the given graphs has. Says what it would remove; `--yes` does it.
-    Gc(GcArgs),
-    /// Read every byte of every shard and compare it with its commit record. Exit status 1 if anything is corrupt.
-    Verify(VerifyArgs),
-}
-
-/// Which caches are meant.
-#[derive(Debug, Clone, Args)]
-pub struct CacheArgs {
-    /// Graphs, whose caches are meant, and folders with caches in them; by default `runs`.
-    #[arg(value_name = "GRAPH|FOLDER")]
-    pub targets: Vec<PathBuf>,
-    /// Change a value of the graphs, e.g. `vars.corpus=/music`. Can be given several times.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `cache gc`
-#[derive(Debug, Clone, Args)]
-pub struct GcArgs {
-    /// The graphs whose nodes are kept, and folders with caches in which to look besides those of the graphs.
-    #[command(flatten)]
-    pub caches: CacheArgs,
-    /// Remove, instead of saying what would be removed.
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `cache verify`
-#[derive(Debug, Clone, Args)]
-pub struct VerifyArgs {
-    /// What to verify.
-    #[command(flatten)]
-    pub caches: CacheArgs,
-    /// Remove the commit records of corrupt shards, so that the next run computes them again.
-    #[arg(long)]
-    pub repair: bool,
-}
-
 /// `stages`
 #[derive(Debug, Clone, Args)]
 pub struct StagesArgs {
@@ -375,24 +329,6 @@ pub struct DoctorArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub json: bool,
-}
-
-/// A time to wait, or for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience(pub Option<std::time::Duration>);
-
-impl std::str::FromStr for Patience {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let seconds = Duration::parse(text).map_err(|error| format!("{error}; or `off`"))?.seconds();
-        let time = std::time::Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
-        time.map(|time| Self(Some(time)))
-            .ok_or_else(|| format!("expected a time such as `60s`, or `off`, found `{text}`"))
-    }
 }
 
 fn device(text: &str) -> Result<Device, String> {
@@ -442,16 +378,6 @@ impl From<Exit> for std::process::ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-
-    #[test]
-    fn patience_is_a_time_or_off() {
-        use super::Patience;
-        let millis = |text: &str| text.parse::<Patience>().map(|patience| patience.0.map(|time| time.as_millis()));
-        assert_eq!((millis("60s"), millis("150ms"), millis("off")), (Ok(Some(60_000)), Ok(Some(150)), Ok(None)));
-        assert_eq!(millis("0s").expect_err("no time"), "expected a time such as `60s`, or `off`, found `0s`");
-        let error = millis("60").expect_err("no unit");
-        assert!(error.contains("needs a unit") && error.ends_with("; or `off`"), "{error}");
-    }
 
     #[test]
     fn the_command_line_is_well_formed() {

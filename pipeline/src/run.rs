@@ -331,7 +331,8 @@ fn execute(
         memory: plan.resources.memory.0,
     };
     let view = View::new(monitor.clone(), identity, stop.clone());
-    let observer = Observer::start(view, &options.live, live::folder(folder.map(RunFolder::path)).as_deref());
+    let seen_in = live::folder(folder.map(RunFolder::path), options.folder.as_deref());
+    let observer = Observer::start(view, &options.live, seen_in.as_deref());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeTotals::default();
     let recorder = || Recorder::new(course.clone());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use omar_schemas::units::Bytes;
 use omar_stages::Registry;
@@ -13,9 +14,56 @@ use super::run::RUNS;
 use super::{load, write_json, write_message, write_result};
 use crate::cache::verify::{self, Fault};
 use crate::cache::{self, CacheError, NodeFolder};
-use crate::cli::{CacheArgs, CacheCommand, Exit, GcArgs, VerifyArgs};
+use crate::cli::Exit;
 use crate::live::observe::unix_now;
 use crate::live::table::columns;
+
+/// `cache`
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheCommand {
+    /// List the caches of a graph, or below a folder: nodes, fingerprints, sizes, ages.
+    Ls(CacheArgs),
+    /// Remove the rows of nodes that none of the given graphs has. Says what it would remove; `--yes` does it.
+    Gc(GcArgs),
+    /// Read every byte of every shard and compare it with its commit record. Exit status 1 if anything is corrupt.
+    Verify(VerifyArgs),
+}
+
+/// Which caches are meant.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArgs {
+    /// Graphs, whose caches are meant, and folders with caches in them; by default `runs`.
+    #[arg(value_name = "GRAPH|FOLDER")]
+    pub targets: Vec<PathBuf>,
+    /// Change a value of the graphs, e.g. `vars.corpus=/music`. Can be given several times.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cache gc`
+#[derive(Debug, Clone, Args)]
+pub struct GcArgs {
+    /// The graphs whose nodes are kept, and folders with caches in which to look besides those of the graphs.
+    #[command(flatten)]
+    pub caches: CacheArgs,
+    /// Remove, instead of saying what would be removed.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cache verify`
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// What to verify.
+    #[command(flatten)]
+    pub caches: CacheArgs,
+    /// Remove the commit records of corrupt shards, so that the next run computes them again.
+    #[arg(long)]
+    pub repair: bool,
+}
 
 /// Looks after caches.
 pub fn cache(command: &CacheCommand, registry: &Registry) -> Exit {

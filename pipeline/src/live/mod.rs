@@ -38,6 +38,7 @@ use observe::View;
 use record::State;
 pub use serve::Listener;
 use serve::Server;
+pub use watchdog::Patience;
 use watchdog::{Watchdog, append};
 
 /// How often a record is made.
@@ -140,13 +141,15 @@ fn observe(
     file
 }
 
-/// The folder that a process writes its records to: that of the run if it owns it, or the one that it was told.
-pub(crate) fn folder(own: Option<&Path>) -> Option<PathBuf> {
+/// The folder that a process writes its records to: that of the run if it owns it, else the one that it was told of, else
+/// the one that it continues, if it can see it.
+pub(crate) fn folder(own: Option<&Path>, continued: Option<&Path>) -> Option<PathBuf> {
     let told = || std::env::var_os(FOLDER).map(PathBuf::from).filter(|folder| folder.is_dir());
-    own.map(Path::to_owned).or_else(told)
+    let shared = || continued.filter(|folder| folder.join("manifest.json").is_file()).map(Path::to_owned);
+    own.map(Path::to_owned).or_else(told).or_else(shared)
 }
 
-/// What others have said of a lock that a thread held while it panicked still holds.
+/// What a thread that panicked left behind a lock is still as true as it was.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

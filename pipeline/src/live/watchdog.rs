@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use omar_schemas::units::Bytes;
+use omar_schemas::units::{self, Bytes};
 use omar_stages::storage::utc;
 
 use super::load::{Picture, Span};
@@ -28,6 +28,24 @@ const COMPUTES: f64 = 0.1;
 
 /// Hands and shards that are listed.
 const LISTED: usize = 6;
+
+/// A time to wait, or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience(pub Option<Duration>);
+
+impl std::str::FromStr for Patience {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let seconds = units::Duration::parse(text).map_err(|error| format!("{error}; or `off`"))?.seconds();
+        let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+        time.map(|time| Self(Some(time)))
+            .ok_or_else(|| format!("expected a time such as `60s`, or `off`, found `{text}`"))
+    }
+}
 
 /// Decides when to speak.
 #[derive(Debug)]
@@ -140,6 +158,15 @@ mod tests {
     use crate::exec::traffic::OpenShard;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn patience_is_a_time_or_off() {
+        let millis = |text: &str| text.parse::<Patience>().map(|patience| patience.0.map(|time| time.as_millis()));
+        assert_eq!((millis("60s"), millis("150ms"), millis("off")), (Ok(Some(60_000)), Ok(Some(150)), Ok(None)));
+        assert_eq!(millis("0s").expect_err("no time"), "expected a time such as `60s`, or `off`, found `0s`");
+        let error = millis("60").expect_err("no unit");
+        assert!(error.contains("needs a unit") && error.ends_with("; or `off`"), "{error}");
+    }
 
     #[test]
     fn it_speaks_seldom_and_ever_more_seldom() {
