@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::cache::CacheCommand;
 use crate::commands::inspect::Filter;
+use crate::live::Patience;
 use crate::resources::Device;
 
 /// Music representation learning as a declarative streaming dataflow.
@@ -35,6 +37,14 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Make the page about a run again, or while it is under way: curves, held-out crops, codebooks, rejects.
     Report(ReportArgs),
+    /// Watch a run: what every node does, what it waits for, and which one is the bottleneck.
+    Top(TopArgs),
+    /// Tell what every node of a run did, where its time went, and which one was the bottleneck. `plan` tells what a graph
+    /// would do.
+    Explain(ExplainArgs),
+    /// Look after caches: list them, remove what no graph uses, verify every byte.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Hold what the probes of several runs found side by side, like the paper's table 4.
     Compare(CompareArgs),
     /// List the stages, or describe one.
@@ -100,6 +110,13 @@ pub struct RunArgs {
     /// Seconds to wait for the other processes.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub connect_timeout: u64,
+    /// Serve metrics for Prometheus at `http://HOST:PORT/metrics` while the run goes on. Further processes on the same
+    /// machine take the ports that follow.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics_address: Option<String>,
+    /// Say who has the work when nothing has moved for this long, then after twice that, and so on; or `off`.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub watchdog: Patience,
     /// Addresses of the processes that `--processes` starts.
     #[arg(long, value_name = "ADDRESSES", hide = true, requires = "process", value_delimiter = ',')]
     pub local: Vec<String>,
@@ -268,6 +285,29 @@ pub struct CompareArgs {
 pub struct ReportArgs {
     /// The folder of a run.
     pub run: PathBuf,
+}
+
+/// `top`
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// The folder of a run.
+    pub run: PathBuf,
+    /// Print once and stop, which is also what happens when stdout is no terminal.
+    #[arg(long)]
+    pub once: bool,
+    /// Print once, as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// The folder of a run.
+    pub run: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `stages`

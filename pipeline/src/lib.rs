@@ -24,6 +24,7 @@ pub mod forecast;
 mod grammar;
 pub mod graph;
 pub mod hub;
+pub mod live;
 mod machine;
 pub mod metrics;
 mod overrides;

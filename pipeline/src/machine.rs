@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// The processor's name.
 pub(crate) fn processor() -> Option<String> {
@@ -43,6 +44,32 @@ pub(crate) fn memory() -> Option<(u64, u64)> {
     let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     let all = limit.map_or(all, |limit: u64| limit.min(all));
     Some((all, free.min(all)))
+}
+
+/// Bytes of memory that this process holds.
+pub(crate) fn resident() -> Option<u64> {
+    let value = field("/proc/self/status", "VmRSS")?;
+    Some(value.split(' ').next()?.parse::<u64>().ok()? << 10)
+}
+
+/// Processor time that this process has used.
+pub(crate) fn processor_time() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/self/stat").ok()?;
+    // After the name, which may have spaces in it, from the third field on; the 14th and 15th count ticks of 10 ms.
+    let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
+}
+
+/// Whether a process of this machine is there.
+pub(crate) fn is_alive(process: u32) -> Option<bool> {
+    Path::new("/proc/self").exists().then(|| Path::new(&format!("/proc/{process}")).exists())
+}
+
+/// What the machine is called.
+pub(crate) fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| fs::read_to_string("/etc/hostname"));
+    name.map_or("this machine".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Bytes that can be written to the disk below a folder that may not exist yet.
@@ -115,5 +142,8 @@ mod tests {
         assert!(all >= free && free > 0);
         assert!(free_disk(Path::new("not/there/yet")).expect("df") > 0);
         assert!(open_files().is_none_or(|files| files > 0));
+        assert!(resident().expect("/proc/self/status") > 1 << 20);
+        assert!(processor_time().is_some());
+        assert_eq!((is_alive(std::process::id()), is_alive(u32::MAX)), (Some(true), Some(false)));
     }
 }

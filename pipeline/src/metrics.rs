@@ -5,7 +5,19 @@ use std::time::Duration;
 
 use arrow::array::{Array, Float64Array, ListArray, RecordBatch, UInt32Array};
 use omar_schemas::column;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// What a thread that has nothing to do waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wait {
+    /// Something to work on.
+    Input,
+    /// A share of the memory that rows on their way may take.
+    Memory,
+    /// Nodes further down, whose queue is full or which are too many shards behind.
+    Downstream,
+}
 
 /// Counters of one node; one relaxed addition per batch.
 #[derive(Debug, Default)]
@@ -17,6 +29,10 @@ pub struct NodeMetrics {
     /// Milliseconds of audio that the emitted rows stand for.
     audio_ms: AtomicU64,
     busy_ns: AtomicU64,
+    write_ns: AtomicU64,
+    wait_input_ns: AtomicU64,
+    wait_memory_ns: AtomicU64,
+    wait_downstream_ns: AtomicU64,
     rejected: AtomicU64,
     rows_cached: AtomicU64,
     shards_cached: AtomicU64,
@@ -25,7 +41,8 @@ pub struct NodeMetrics {
 }
 
 /// The counters at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeCounts {
     /// Rows that arrived.
     pub rows_in: u64,
@@ -39,6 +56,15 @@ pub struct NodeCounts {
     pub audio_s: f64,
     /// Seconds that it was at work, summed over threads.
     pub busy_s: f64,
+    /// The part of these in which its rows were written to the cache, on a thread of its own.
+    pub write_s: f64,
+    /// Seconds that threads stood idle here because nothing was there to work on. A recording that is not begun is
+    /// waited for at the source, so idle threads of the pool are found there.
+    pub wait_input_s: f64,
+    /// Seconds that threads stood idle because rows of this node had to wait for memory.
+    pub wait_memory_s: f64,
+    /// Seconds that threads stood idle because nodes further down were behind.
+    pub wait_downstream_s: f64,
     /// Recordings given up on.
     pub rejected: u64,
     /// Rows read from the cache instead of computed.
@@ -72,7 +98,23 @@ impl NodeMetrics {
 
     /// Time was spent.
     pub(crate) fn busy(&self, time: Duration) {
-        self.busy_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.busy_ns.fetch_add(nanoseconds(time), Relaxed);
+    }
+
+    /// Time was spent on writing its rows.
+    pub(crate) fn wrote(&self, time: Duration) {
+        self.busy(time);
+        self.write_ns.fetch_add(nanoseconds(time), Relaxed);
+    }
+
+    /// A thread had nothing to do.
+    pub(crate) fn waited(&self, wait: Wait, time: Duration) {
+        let counter = match wait {
+            Wait::Input => &self.wait_input_ns,
+            Wait::Memory => &self.wait_memory_ns,
+            Wait::Downstream => &self.wait_downstream_ns,
+        };
+        counter.fetch_add(nanoseconds(time), Relaxed);
     }
 
     /// A recording was given up on.
@@ -93,13 +135,18 @@ impl NodeMetrics {
 
     /// Adds what other processes have counted.
     pub(crate) fn add(&self, counts: &NodeCounts) {
+        let nanoseconds = |seconds: f64| (seconds * 1e9).round() as u64;
         let whole = [
             (&self.rows_in, counts.rows_in),
             (&self.rows_out, counts.rows_out),
             (&self.batches_out, counts.batches_out),
             (&self.bytes_out, counts.bytes_out),
             (&self.audio_ms, (counts.audio_s * 1e3).round() as u64),
-            (&self.busy_ns, (counts.busy_s * 1e9).round() as u64),
+            (&self.busy_ns, nanoseconds(counts.busy_s)),
+            (&self.write_ns, nanoseconds(counts.write_s)),
+            (&self.wait_input_ns, nanoseconds(counts.wait_input_s)),
+            (&self.wait_memory_ns, nanoseconds(counts.wait_memory_s)),
+            (&self.wait_downstream_ns, nanoseconds(counts.wait_downstream_s)),
             (&self.rejected, counts.rejected),
             (&self.rows_cached, counts.rows_cached),
             (&self.shards_cached, counts.shards_cached),
@@ -111,6 +158,12 @@ impl NodeMetrics {
         }
     }
 
+    /// A number that changes whenever the node has done anything.
+    pub(crate) fn moves(&self) -> u64 {
+        let counters = [&self.rows_in, &self.batches_out, &self.busy_ns, &self.rejected, &self.rows_cached];
+        counters.iter().chain(&[&self.shards_committed]).fold(0, |sum, counter| sum.wrapping_add(counter.load(Relaxed)))
+    }
+
     /// The counters now.
     pub fn counts(&self) -> NodeCounts {
         NodeCounts {
@@ -119,7 +172,11 @@ impl NodeMetrics {
             batches_out: self.batches_out.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             audio_s: self.audio_ms.load(Relaxed) as f64 * 1e-3,
-            busy_s: self.busy_ns.load(Relaxed) as f64 * 1e-9,
+            busy_s: seconds(&self.busy_ns),
+            write_s: seconds(&self.write_ns),
+            wait_input_s: seconds(&self.wait_input_ns),
+            wait_memory_s: seconds(&self.wait_memory_ns),
+            wait_downstream_s: seconds(&self.wait_downstream_ns),
             rejected: self.rejected.load(Relaxed),
             rows_cached: self.rows_cached.load(Relaxed),
             shards_cached: self.shards_cached.load(Relaxed),
@@ -131,24 +188,28 @@ impl NodeMetrics {
 
 impl NodeCounts {
     /// All of them, in a fixed order, for sums over processes.
-    pub(crate) fn to_array(&self) -> [f64; 11] {
-        let Self { audio_s, busy_s, .. } = *self;
-        let whole = [
-            self.rows_in,
-            self.rows_out,
-            self.batches_out,
-            self.bytes_out,
-            self.rejected,
-            self.rows_cached,
-            self.shards_cached,
-            self.shards_committed,
-            self.bytes_committed,
-        ];
-        std::array::from_fn(|at| whole.get(at).map_or(if at == 9 { audio_s } else { busy_s }, |&count| count as f64))
+    pub(crate) fn to_array(&self) -> [f64; 15] {
+        [
+            self.rows_in as f64,
+            self.rows_out as f64,
+            self.batches_out as f64,
+            self.bytes_out as f64,
+            self.rejected as f64,
+            self.rows_cached as f64,
+            self.shards_cached as f64,
+            self.shards_committed as f64,
+            self.bytes_committed as f64,
+            self.audio_s,
+            self.busy_s,
+            self.write_s,
+            self.wait_input_s,
+            self.wait_memory_s,
+            self.wait_downstream_s,
+        ]
     }
 
     /// From [`NodeCounts::to_array`].
-    pub(crate) fn from_array(values: [f64; 11]) -> Self {
+    pub(crate) fn from_array(values: [f64; 15]) -> Self {
         let count = |at: usize| values[at].round() as u64;
         Self {
             rows_in: count(0),
@@ -162,14 +223,58 @@ impl NodeCounts {
             bytes_committed: count(8),
             audio_s: values[9],
             busy_s: values[10],
+            write_s: values[11],
+            wait_input_s: values[12],
+            wait_memory_s: values[13],
+            wait_downstream_s: values[14],
         }
     }
 
-    /// These less others.
-    pub(crate) fn less(&self, other: &Self) -> Self {
-        let (all, other) = (self.to_array(), other.to_array());
-        Self::from_array(std::array::from_fn(|at| (all[at] - other[at]).max(0.0)))
+    /// The sum over processes, or (with `sign` -1) what happened between two moments.
+    pub(crate) fn plus(&self, other: &Self, sign: i8) -> Self {
+        let whole = |a: u64, b: u64| if sign < 0 { a.saturating_sub(b) } else { a.saturating_add(b) };
+        let real = |a: f64, b: f64| (a + f64::from(sign) * b).max(0.0);
+        Self {
+            rows_in: whole(self.rows_in, other.rows_in),
+            rows_out: whole(self.rows_out, other.rows_out),
+            batches_out: whole(self.batches_out, other.batches_out),
+            bytes_out: whole(self.bytes_out, other.bytes_out),
+            audio_s: real(self.audio_s, other.audio_s),
+            busy_s: real(self.busy_s, other.busy_s),
+            write_s: real(self.write_s, other.write_s),
+            wait_input_s: real(self.wait_input_s, other.wait_input_s),
+            wait_memory_s: real(self.wait_memory_s, other.wait_memory_s),
+            wait_downstream_s: real(self.wait_downstream_s, other.wait_downstream_s),
+            rejected: whole(self.rejected, other.rejected),
+            rows_cached: whole(self.rows_cached, other.rows_cached),
+            shards_cached: whole(self.shards_cached, other.shards_cached),
+            shards_committed: whole(self.shards_committed, other.shards_committed),
+            bytes_committed: whole(self.bytes_committed, other.bytes_committed),
+        }
     }
+
+    /// What its threads waited for most, with the seconds. `None` when they did not wait.
+    pub fn longest_wait(&self) -> Option<(Wait, f64)> {
+        let waits = [
+            (Wait::Input, self.wait_input_s),
+            (Wait::Memory, self.wait_memory_s),
+            (Wait::Downstream, self.wait_downstream_s),
+        ];
+        waits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|longest| longest.1 > 0.0)
+    }
+
+    /// Seconds that its threads waited.
+    pub fn wait_s(&self) -> f64 {
+        self.wait_input_s + self.wait_memory_s + self.wait_downstream_s
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn seconds(counter: &AtomicU64) -> f64 {
+    counter.load(Relaxed) as f64 * 1e-9
 }
 
 /// Audio that the rows of a batch stand for: `audio_s` of crops, or samples at their rate.

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) struct Monitor {
     latest: Arc<Vec<Latest>>,
     tracks: u64,
     started: Instant,
+    /// What was said and waits for the display to show it; `None` while none redraws lines of stderr.
+    said: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 /// The newest training step.
@@ -65,7 +67,21 @@ impl Monitor {
         let tracks = course.corpus.tracks() as u64;
         let positions = plan.nodes.iter().map(|node| Some(node.stage.estimate()?.positions)).collect();
         let (positions, latest) = (Arc::new(positions), Arc::new(latest));
-        Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now() }
+        Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now(), said: Arc::default() }
+    }
+
+    /// Says something on stderr, above what is redrawn there.
+    pub(crate) fn say(&self, text: &str) {
+        match &mut *self.said.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(waiting) => waiting.push(text.to_owned()),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// What waits to be shown. From now on more of it waits if `redraws`, or is written at once.
+    fn take_said(&self, redraws: bool) -> Vec<String> {
+        let next = redraws.then(Vec::new);
+        std::mem::replace(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner), next).unwrap_or_default()
     }
 
     pub(crate) fn counts(&self, node: usize) -> NodeCounts {
@@ -140,16 +156,35 @@ impl Monitor {
     /// The run as a whole: recordings of the first pass, and how long it will take.
     fn overall(&self) -> String {
         let elapsed = self.started.elapsed().as_secs_f64();
-        let done = self.course.network.finished().min(self.tracks);
+        let done = self.tracks_done();
+        let eta = self.left_s().map(|seconds| format!(", about {} left", clock(seconds))).unwrap_or_default();
+        format!("{done}/{} tracks, {}{eta}", self.tracks, clock(elapsed))
+    }
+}
+
+impl Monitor {
+    /// Recordings of the first pass that are through.
+    pub(crate) fn tracks_done(&self) -> u64 {
+        let (through, skipped) = self.course.network.traffic.tracks_done();
+        (through + skipped).min(self.tracks)
+    }
+
+    /// How long the run will take from now, if anything says so.
+    pub(crate) fn left_s(&self) -> Option<f64> {
+        let (through, skipped) = self.course.network.traffic.tracks_done();
+        let left = self.tracks.saturating_sub(through + skipped);
         let trains = self.positions.iter().any(Option::is_some);
         let training = (0..self.ids.len()).find_map(|node| self.of_training(node, TrainingLog::left_s));
-        let left = match training {
+        match training {
             // A pass over the corpus says nothing about a training, which takes as many as it needs.
-            None if done > 0 && !trains => Some((self.tracks - done) as f64 * elapsed / done as f64),
+            None if through > 0 && !trains => Some(left as f64 * self.elapsed_s() / through as f64),
             left => left,
-        };
-        let eta = left.map(|seconds| format!(", about {} left", clock(seconds))).unwrap_or_default();
-        format!("{done}/{} tracks, {}{eta}", self.tracks, clock(elapsed))
+        }
+    }
+
+    /// Seconds since the run began.
+    pub(crate) fn elapsed_s(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
     }
 }
 
@@ -269,6 +304,9 @@ fn bars(monitor: &Monitor, over: &AtomicBool) {
     let total = bar("{spinner} {msg}");
     let colour = terminal::colour();
     while !over.load(Ordering::Acquire) {
+        for text in monitor.take_said(true) {
+            let _shown = all.println(text);
+        }
         // Asked every time: windows are resized.
         let (rows, columns) = terminal::size().unwrap_or(TERMINAL);
         let room = |text: &str, taken: usize| text.chars().take(columns.saturating_sub(taken)).collect::<String>();
@@ -283,6 +321,7 @@ fn bars(monitor: &Monitor, over: &AtomicBool) {
         std::thread::park_timeout(TICK);
     }
     let _cleared = all.clear();
+    monitor.take_said(false).iter().for_each(|text| eprintln!("{text}"));
 }
 
 /// How a training is drawn beside the lines of `nodes`: with a curve where there is room for it.

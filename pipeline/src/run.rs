@@ -20,6 +20,8 @@ use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
 use crate::exec::sinks::Recorder;
 use crate::exec::{RunError, direct};
+use crate::live::observe::{Identity, View};
+use crate::live::{self, LiveOptions, Observer};
 use crate::metrics::NodeCounts;
 use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
@@ -47,6 +49,8 @@ pub struct RunOptions {
     pub reporter: Reporter,
     /// The processes that share the run, where there are several. Process 0 alone has a folder.
     pub group: Option<Group>,
+    /// How it lets itself be watched.
+    pub live: LiveOptions,
 }
 
 /// Runs a plan to its end, or until `stop` is requested.
@@ -249,6 +253,17 @@ fn execute(
         node.metrics.found_cached(course.committed(index));
     }
     let monitor = Monitor::new(plan, course.clone(), latest, quarantine.clone());
+    let identity = Identity {
+        graph: plan.name.clone(),
+        process: cluster.map_or(0, Cluster::process),
+        processes: cluster.map_or(1, Cluster::size),
+        threads: if options.direct { 1 } else { plan.resources.thread_count() },
+        writers: if options.direct { 1 } else { plan.resources.workers },
+        memory: plan.resources.memory.0,
+    };
+    let view = View::new(monitor.clone(), identity, stop.clone());
+    let seen_in = live::folder(folder.map(RunFolder::path), options.folder.as_deref());
+    let observer = Observer::start(view, &options.live, seen_in.as_deref());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeTotals::default();
     let recorder = || Recorder::new(course.clone());
@@ -269,6 +284,7 @@ fn execute(
         render::run(course.clone(), recorder, corpora, runtime)
     };
     drop(display);
+    observer.finish(outcome.as_ref().map(drop), stop.is_requested());
     outcome?;
     if divided {
         add_up(&network, together.as_ref()).map_err(lost)?;
@@ -300,7 +316,7 @@ fn add_up(network: &Network, together: &dyn Collective) -> Result<(), Collective
     together.sum(&mut sums)?;
     let (all, _) = sums.as_chunks();
     for ((node, own), all) in network.nodes.iter().zip(&own).zip(all) {
-        node.metrics.add(&NodeCounts::from_array(*all).less(own));
+        node.metrics.add(&NodeCounts::from_array(*all).plus(own, -1));
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ use crate::summary::Summary;
 /// | `summary.json` | what every node did |
 /// | `report.html`, `curves.svg` | all of it for people: [`crate::report`] |
 /// | `codebooks.parquet`, `codebooks.svg` | how the codes of all tokens are used: [`omar_schemas::Codebooks`] |
+/// | `live-0.jsonl`, `watchdog-0.log` | what process 0 does, second by second, and when nothing moved: [`crate::live`] |
 /// | `quarantine/` | recordings that could not be used |
 /// | `<node>/` | checkpoints, metrics and event files of a node |
 #[derive(Debug)]

@@ -9,8 +9,9 @@ use omar_stages::storage::StorageError;
 use serde::{Deserialize, Serialize};
 
 use super::CacheError;
+use crate::machine::hostname;
 
-const NAME: &str = "_lock";
+pub(super) const NAME: &str = "_lock";
 
 /// How often a process that comes second looks again, 10 ms apart. What it reads may be the name of an owner long dead,
 /// because the new one, perhaps of its own run, has yet to write down who it is.
@@ -44,7 +45,7 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => {
-                    let owner = Owner { run: run.to_owned(), process: std::process::id(), machine: machine() };
+                    let owner = Owner { run: run.to_owned(), process: std::process::id(), machine: hostname() };
                     let json = serde_json::to_vec(&owner).expect("an owner is plain data and always serialises");
                     file.set_len(0).and_then(|()| file.write_all(&json)).map_err(refused)?;
                     return Ok(Self { file, alone: true });
@@ -61,9 +62,7 @@ impl Lock {
                 return Ok(Self { file, alone: false });
             }
             if attempts == 0 {
-                let Owner { run, process, machine } = owner;
-                let owner = format!("process {process} on {machine} (run `{run}`)");
-                return Err(CacheError::Locked { folder: folder.to_owned(), owner });
+                return Err(CacheError::Locked { folder: folder.to_owned(), owner: owner.to_string() });
             }
             attempts -= 1;
             std::thread::sleep(Duration::from_millis(10));
@@ -92,16 +91,37 @@ impl Lock {
     }
 }
 
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} on {} (run `{}`)", self.process, self.machine, self.run)
+    }
+}
+
+/// Who holds a folder at this moment, if anybody does. Nothing is created or changed.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn holder(folder: &Path) -> Result<Option<String>, CacheError> {
+    let path = folder.join(NAME);
+    let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::io(path, error).into()),
+    };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(Some(owner(&mut file).unwrap_or_default().to_string())),
+        // Without locks nobody holds anything.
+        Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
+            Err(StorageError::io(path, error).into())
+        }
+        _ => Ok(None),
+    }
+}
+
 fn owner(file: &mut File) -> Option<Owner> {
     let mut json = Vec::new();
     file.seek(SeekFrom::Start(0)).ok()?;
     file.read_to_end(&mut json).ok()?;
     file.seek(SeekFrom::Start(0)).ok()?;
     serde_json::from_slice(&json).ok()
-}
-
-fn machine() -> String {
-    let name =
-        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
-    name.map_or("this machine".to_owned(), |name| name.trim().to_owned())
 }

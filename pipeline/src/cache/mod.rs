@@ -5,8 +5,11 @@
 //! Killed between any two of these steps, the shard is either committed or as it was before. What is committed is
 //! immutable: other inputs give another file name.
 
+mod gc;
 mod lock;
 mod pending;
+mod survey;
+pub mod verify;
 mod writer;
 
 use std::collections::HashSet;
@@ -19,7 +22,10 @@ use omar_stages::storage::{
     COMMITS, CodeCounts, Commit, EdgeDescription, NODE_FILE, Node, ShardKey, StorageError, TrackFile, commits,
 };
 
+pub use gc::{remove, tidy};
 use lock::Lock;
+pub use lock::holder;
+pub use survey::{NodeFolder, survey};
 pub use writer::ShardWriter;
 
 /// How many digits of a fingerprint name its folder.
@@ -48,6 +54,12 @@ pub enum CacheError {
         folder: PathBuf,
         /// Process, machine and run.
         owner: String,
+    },
+    /// Nothing keeps runs out.
+    #[error("`{}` is on a file system without locks: nobody can tell whether a run uses it", folder.display())]
+    NoLocks {
+        /// The folder of the node.
+        folder: PathBuf,
     },
     /// The folder holds the rows of another node.
     #[error("`{}` holds the rows of fingerprint {found}, expected {expected}", folder.display())]

@@ -1,8 +1,10 @@
 //! One file per verb of the command line. Results go to stdout, messages to stderr.
 
+pub mod cache;
 pub mod compare;
 pub mod doctor;
 pub mod embed;
+pub mod explain;
 pub mod graph;
 pub mod import;
 pub mod inspect;
@@ -11,6 +13,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod stages;
+pub mod top;
 pub mod validate;
 
 use std::io::{self, Write};

@@ -13,6 +13,7 @@ use crate::cluster::{Children, ClusterError, Group, Hosts};
 use crate::exec::RunError;
 use crate::exec::division::{SharedWork, shared_work};
 use crate::exec::lane::install_panic_hook;
+use crate::live::{Listener, LiveOptions};
 use crate::plan::Plan;
 use crate::progress::Reporter;
 use crate::run::{self, RunOptions};
@@ -66,6 +67,13 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
             return Exit::Usage;
         }
     };
+    let live = match live(args, group.as_ref()) {
+        Ok(live) => live,
+        Err(message) => {
+            write_message(&format!("error: {message}\n"));
+            return Exit::Usage;
+        }
+    };
     let follows = group.as_ref().is_some_and(|group| group.process > 0);
     let options = RunOptions {
         folder: Some(folder),
@@ -74,6 +82,7 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
         direct: args.direct,
         reporter: Reporter::for_stderr(),
         group,
+        live,
     };
     if let Some(seconds) = args.watch {
         return watch::watch(&plan, &options, &stop, Duration::from_secs(seconds), graph.json);
@@ -175,6 +184,17 @@ fn start(
     children.token().clone_into(&mut group.token);
     group.describe = Some(children.describe());
     Ok((Some(group), Some(children)))
+}
+
+/// How the run can be watched.
+fn live(args: &RunArgs, group: Option<&Group>) -> Result<LiveOptions, String> {
+    let nth = group.map_or(0, Group::nth_on_machine);
+    let bind = |address: &String| Listener::bind(address, nth).map_err(|error| format!("--metrics-address: {error}"));
+    let metrics = args.metrics_address.as_ref().map(bind).transpose()?;
+    if let Some(address) = metrics.as_ref().and_then(Listener::address) {
+        write_message(&format!("metrics: http://{address}/metrics\n"));
+    }
+    Ok(LiveOptions { metrics, watchdog: args.watchdog.0 })
 }
 
 /// The arguments of this process, but for those that children are given anew.

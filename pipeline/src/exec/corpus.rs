@@ -4,7 +4,7 @@
 //! own when the graph runs as a dataflow. Its own rows (training metrics) go to parquet files in the run folder.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use omar_schemas::TrackId;
@@ -13,6 +13,8 @@ use omar_stages::{Operator, Output, Position, Progress, Rejection, Scope, StageE
 use super::RunError;
 use super::network::Network;
 use super::shards::Appetite;
+use super::traffic::{Hand, Owner};
+use crate::metrics::Wait;
 use crate::results::ResultLog;
 
 /// The running operator of a corpus stage.
@@ -22,6 +24,7 @@ pub(crate) struct CorpusRunner {
     operator: Box<dyn Operator>,
     pub(crate) appetite: Arc<Appetite>,
     results: ResultLog,
+    hand: Arc<Hand>,
 }
 
 impl CorpusRunner {
@@ -34,7 +37,13 @@ impl CorpusRunner {
             .map_err(|source| RunError::Stage { node: description.id.clone(), source })?;
         let repeats = matches!(description.scope, Scope::Corpus { repeats: true });
         let appetite = Arc::new(Appetite::new(repeats, operator.start_at()));
-        Ok(Self { network, node, operator, appetite, results })
+        let hand = network.traffic.hand(Owner::Corpus);
+        Ok(Self { network, node, operator, appetite, results, hand })
+    }
+
+    /// Nothing came for it for some time.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.network.nodes[self.node].metrics.waited(Wait::Input, time);
     }
 
     /// Which node it is.
@@ -48,6 +57,7 @@ impl CorpusRunner {
             return Ok(());
         }
         self.appetite.ate(batches.first().map_or(0, RecordBatch::num_rows));
+        self.hand.take(format!("crops of pass {}, shard {}", position.pass + 1, position.shard + 1));
         let network = self.network.clone();
         batches.iter().for_each(|batch| network.nodes[self.node].metrics.took(batch));
         self.timed(position, |operator, out| {
@@ -80,6 +90,7 @@ impl CorpusRunner {
         let metrics = &network.nodes[self.node].metrics;
         let mut out = Results { position, rows: Vec::new(), error: None };
         let started = Instant::now();
+        self.hand.enter(self.node, started);
         let mut progress = call(self.operator.as_mut(), &mut out);
         // Rows go out as they come: one call may train for minutes.
         while let Ok(Progress::Pending) = progress {
@@ -87,6 +98,7 @@ impl CorpusRunner {
             progress = self.operator.resume(&mut out);
         }
         metrics.busy(started.elapsed());
+        self.hand.rest();
         self.log(out.rows.drain(..))?;
         if let Some(reason) = out.error {
             let message = format!("{} ({})", reason.message, reason.class);

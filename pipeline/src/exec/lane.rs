@@ -17,6 +17,7 @@ use omar_stages::{Meeting, Operator, Output, Progress, Rejection, StageError};
 
 use super::align::Align;
 use super::network::{Mode, Network};
+use super::traffic::{Hand, Owner};
 use super::{Message, RejectedTrack, RunError, ShardTask};
 use crate::plan::OnError;
 
@@ -29,6 +30,7 @@ pub(crate) struct Lane {
     task: Option<(Arc<ShardTask>, usize)>,
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
+    hand: Arc<Hand>,
 }
 
 /// What is left to do for the current recording; the last element is done first.
@@ -53,6 +55,7 @@ impl Lane {
     pub(crate) fn new(network: Arc<Network>) -> Self {
         let count = network.nodes.len();
         let align = network.nodes.iter().map(|node| Align::new(node.inputs.len(), node.stage.meeting())).collect();
+        let hand = network.traffic.hand(Owner::Lane);
         Self {
             network,
             operators: (0..count).map(|_| None).collect(),
@@ -61,6 +64,7 @@ impl Lane {
             task: None,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
+            hand,
         }
     }
 
@@ -86,6 +90,9 @@ impl Lane {
                 _ => {}
             }
         }
+        let path = shard.origin(track).1;
+        self.hand.take(format!("`{path}` (shard {})", shard.shard.name));
+        self.hand.wait(self.work.last().map(Work::node));
         self.task = Some((shard, track));
     }
 
@@ -102,6 +109,7 @@ impl Lane {
             };
             let index = work.node();
             let started = Instant::now();
+            self.hand.enter(index, started);
             let outcome = catch_unwind(AssertUnwindSafe(|| self.perform(work)));
             let network = self.network.clone();
             let node = &network.nodes[index];
@@ -120,6 +128,7 @@ impl Lane {
             self.finish(Some((index, rejection)));
             return Ok(true);
         }
+        self.hand.wait(self.work.last().map(Work::node));
         Ok(false)
     }
 
@@ -261,7 +270,8 @@ impl Lane {
                 dropped,
             }
         });
-        self.network.finish();
+        self.network.traffic.through(shard.epoch);
+        self.hand.rest();
         self.outbox.push_back(Message::End { rejected });
     }
 

@@ -10,6 +10,7 @@
 //! | [`codes`] | how often each code occurs in the tokens of the corpus |
 //! | [`division`] | which process does what |
 //! | [`corpus`] | stages that see the whole corpus, e.g. training |
+//! | [`traffic`] | what is under way at this moment, and what everybody waits for |
 //! | [`direct`] | a plain loop over all of this: the oracle |
 //!
 //! [`crate::render`] does the same with timely, pools and back-pressure.
@@ -23,6 +24,7 @@ pub(crate) mod lane;
 pub(crate) mod network;
 pub(crate) mod shards;
 pub(crate) mod sinks;
+pub(crate) mod traffic;
 
 use arrow::array::RecordBatch;
 use omar_schemas::TrackId;
@@ -30,6 +32,7 @@ use omar_stages::storage::RejectRecord;
 use omar_stages::{Rejection, StageError};
 use serde::{Deserialize, Serialize};
 
+use network::Network;
 pub(crate) use shards::ShardTask;
 
 /// What a lane produces, in order, for one recording.
@@ -49,6 +52,15 @@ impl Message {
         match self {
             Self::Rows { batch, .. } => batch.get_array_memory_size(),
             Self::Crops { batches, .. } => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Self::End { .. } => 0,
+        }
+    }
+
+    /// The node whose rows they are.
+    pub(crate) fn origin(&self, network: &Network) -> usize {
+        match self {
+            Self::Rows { node, .. } => *node,
+            Self::Crops { node, .. } => network.nodes[*node].inputs.first().copied().unwrap_or(*node),
             Self::End { .. } => 0,
         }
     }

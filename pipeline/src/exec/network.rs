@@ -4,11 +4,12 @@
 //! decoding to tokens while it is warm and no edge ever holds a whole recording.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use omar_stages::{Port, Scope, Stage, StageContext};
 
+use super::traffic::Traffic;
 use crate::metrics::NodeMetrics;
 use crate::plan::{OnError, Plan};
 
@@ -16,7 +17,7 @@ use crate::plan::{OnError, Plan};
 pub(crate) struct Network {
     /// In topological order.
     pub(crate) nodes: Vec<Node>,
-    finished: AtomicU64,
+    pub(crate) traffic: Traffic,
 }
 
 /// One node.
@@ -66,19 +67,27 @@ impl Network {
                 nodes[producer].consumers.push((consumer, port));
             }
         }
-        Self { nodes, finished: AtomicU64::new(0) }
+        Self { nodes, traffic: Traffic::default() }
     }
 }
 
 impl Network {
-    /// A recording is through.
-    pub(crate) fn finish(&self) {
-        self.finished.fetch_add(1, Ordering::Relaxed);
+    /// No nodes.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self { nodes: Vec::new(), traffic: Traffic::default() }
     }
 
-    /// Recordings that are through, over all passes.
-    pub(crate) fn finished(&self) -> u64 {
-        self.finished.load(Ordering::Relaxed)
+    /// A thread of the pool had nothing to do for some time. It goes to the account of the node that it would have
+    /// worked for: the one whose rows have to wait, or else the source.
+    pub(crate) fn idle(&self, time: Duration) {
+        let (wait, node) = self.traffic.idle_because();
+        self.nodes[node.unwrap_or(0)].metrics.waited(wait, time);
+    }
+
+    /// A number that changes whenever any node has done anything.
+    pub(crate) fn moves(&self) -> u64 {
+        self.nodes.iter().fold(self.traffic.moves(), |sum, node| sum.wrapping_add(node.metrics.moves()))
     }
 }
 

@@ -221,11 +221,13 @@ impl Course {
             self.corpora.iter().map(|a| a.as_ref().filter(|a| a.wants(position)).cloned()).collect();
         let modes = self.modes(position, &commits, |node| hungry[node].is_some(), |node| cached[node]);
         if modes.iter().all(|&mode| mode == Mode::Skip) {
+            self.network.traffic.skip(position, shard.len());
             return Ok(None);
         }
         if self.retract_broken(index, &modes)? {
             return self.task(epoch);
         }
+        self.network.traffic.open(epoch, position, &shard.name, shard.len());
         let readers = (0..nodes.len())
             .map(|node| match (&self.stores[node], modes[node]) {
                 (Some(store), Mode::Replay) => self.commit(node, index).map(|commit| store.reader(&commit)).transpose(),

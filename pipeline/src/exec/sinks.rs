@@ -9,12 +9,14 @@ use omar_stages::storage::CodeCounts;
 
 use super::codes::Change;
 use super::shards::{Course, ShardTask};
+use super::traffic::{Hand, Owner, Traffic};
 use super::{Message, RejectedTrack, RunError};
 use crate::cache::ShardWriter;
 
 /// Writes the shards of a run: rows as they come, a commit when a shard is complete.
 pub(crate) struct Recorder {
     course: Arc<Course>,
+    hand: Arc<Hand>,
     open: BTreeMap<u64, OpenShard>,
 }
 
@@ -43,7 +45,13 @@ impl Tally {
 
 impl Recorder {
     pub(crate) fn new(course: Arc<Course>) -> Self {
-        Self { course, open: BTreeMap::new() }
+        let hand = course.network.traffic.hand(Owner::Writer);
+        Self { course, hand, open: BTreeMap::new() }
+    }
+
+    /// What is under way in the run.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.course.network.traffic
     }
 
     /// Begins a shard.
@@ -71,12 +79,14 @@ impl Recorder {
         match message {
             Message::Rows { node, batch } => {
                 let started = Instant::now();
+                self.hand.enter(node, started);
                 if let Some(tally) = shard.tallies.get_mut(&node) {
                     let id = || self.course.network.nodes[node].id.clone();
                     tally.track.add(&batch).map_err(|source| RunError::Stage { node: id(), source })?;
                 }
                 let written = shard.writers.get_mut(&node).map_or(Ok(()), |writer| writer.write(&batch));
-                self.course.network.nodes[node].metrics.busy(started.elapsed());
+                self.course.network.nodes[node].metrics.wrote(started.elapsed());
+                self.hand.rest();
                 written.map_err(|error| self.error(node, &error))
             }
             Message::Crops { .. } => Ok(()),
@@ -103,6 +113,13 @@ impl Recorder {
     /// Commits a shard, if all its tracks have been seen; what is incomplete is discarded. Returns what it changes in
     /// the counts of the codes, as far as [`Course::counts`] agrees.
     pub(crate) fn close(&mut self, task: &ShardTask) -> Result<Vec<Change>, RunError> {
+        let changes = self.commit(task);
+        self.hand.rest();
+        self.course.network.traffic.close(task.epoch);
+        changes
+    }
+
+    fn commit(&mut self, task: &ShardTask) -> Result<Vec<Change>, RunError> {
         let Some(mut shard) = self.open.remove(&task.epoch) else { return Ok(Vec::new()) };
         if shard.tracks < task.shard.len() {
             return Ok(Vec::new());
@@ -111,9 +128,11 @@ impl Recorder {
         let rejects: Vec<_> = shard.rejects.iter().map(RejectedTrack::to_record).collect();
         for (node, writer) in shard.writers {
             let started = Instant::now();
+            self.hand.take(format!("the commit of shard {}", task.shard.name));
+            self.hand.enter(node, started);
             let commit = writer.commit(&rejects).map_err(|error| self.error(node, &error))?;
             let metrics = &self.course.network.nodes[node].metrics;
-            metrics.busy(started.elapsed());
+            metrics.wrote(started.elapsed());
             metrics.committed(commit.bytes);
             if let Some(tally) = shard.tallies.remove(&node) {
                 let replaced = self.course.replace_codes(node, &commit, tally.shard);

@@ -2,8 +2,9 @@
 //! all its device state, and reads the epochs in order whichever worker they come from.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -21,6 +22,7 @@ use super::{Link, Seat};
 use crate::exec::RunError;
 use crate::exec::corpus::CorpusRunner;
 use crate::exec::lane::panic_text;
+use crate::exec::traffic::Queue;
 use crate::stop::Stop;
 
 /// What goes to a corpus stage.
@@ -53,15 +55,16 @@ pub(crate) struct Inbox {
     items: Receiver<CropItem>,
     acknowledge: Sender<u64>,
     wake: Receiver<SyncActivator>,
+    queue: Arc<Queue>,
 }
 
 /// Connects a seat to an owner.
-pub(crate) fn inbox(_node: usize, seat: &mut Seat) -> Inbox {
+pub(crate) fn inbox(queue: Arc<Queue>, seat: &mut Seat) -> Inbox {
     let (to, items) = bounded(QUEUE);
     let (acknowledge, from) = unbounded();
     let (wake, waker) = bounded(1);
-    seat.corpora.push(Outbox { link: Link { to, from }, wake });
-    Inbox { items, acknowledge, wake: waker }
+    seat.corpora.push(Outbox { link: Link { to, from, queue: queue.clone() }, wake });
+    Inbox { items, acknowledge, wake: waker, queue }
 }
 
 /// A thread that owns a corpus stage.
@@ -110,7 +113,13 @@ fn consume(
     while open.contains(&true) && !fatal.is_set() {
         let from = (epoch % inboxes.len() as u64) as usize;
         while open[from] {
-            match inboxes[from].items.recv_timeout(Duration::from_millis(100)) {
+            let waiting = Instant::now();
+            let received = inboxes[from].items.recv_timeout(Duration::from_millis(100));
+            runner.waited(waiting.elapsed());
+            if received.is_ok() {
+                inboxes[from].queue.leave();
+            }
+            match received {
                 Ok(CropItem::Crops { position, batches, permit, .. }) => {
                     if !stop.is_requested() {
                         runner.push(position, &batches)?;

@@ -63,6 +63,7 @@ use crate::exec::division::Division;
 use crate::exec::lane::panic_text;
 use crate::exec::shards::Course;
 use crate::exec::sinks::Recorder;
+use crate::exec::traffic::Queue;
 use crate::quarantine::Quarantine;
 use crate::stop::Stop;
 
@@ -111,13 +112,15 @@ pub(crate) fn run(
         let node = corpus.node();
         // Where the corpus is divided, all crops come together in the first worker.
         let readers = if course.division.is_divided() { 1 } else { workers };
-        let inboxes = (0..readers).map(|worker| corpus::inbox(node, &mut seats[worker])).collect();
+        let inboxes = (0..readers)
+            .map(|worker| corpus::inbox(course.network.traffic.queue(Some(node)), &mut seats[worker]))
+            .collect();
         owners.push(corpus::Owner::spawn(corpus, inboxes, course.first_epoch(), fatal.clone(), runtime.stop.clone()));
     }
     for seat in &mut seats {
         record::spawn(recorder(), seat, fatal.clone());
     }
-    let pool = pool::Pool::start(runtime.threads, &fatal);
+    let pool = pool::Pool::start(runtime.threads, &course.network, &fatal);
     let rows = runtime.rows.take();
     let outcome = execute(&course, seats, &pool, &runtime, rows, &fatal);
     drop(pool);
@@ -330,4 +333,6 @@ impl Blueprint {
 struct Link<Out, Back> {
     to: Sender<Out>,
     from: Receiver<Back>,
+    /// What was sent, or waits to be, and has not been received.
+    queue: Arc<Queue>,
 }

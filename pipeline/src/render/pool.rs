@@ -1,17 +1,23 @@
 //! The threads that compute. One pool per process, shared by all workers, so no worker is idle while another has work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use timely::scheduling::activate::SyncActivator;
 
 use super::control::Fatal;
 use crate::exec::RunError;
 use crate::exec::lane::{Lane, panic_text};
+use crate::exec::network::Network;
 
 /// More jobs than lanes can exist; sending never blocks.
 const QUEUE: usize = 4096;
+
+/// How often a thread without work asks why: the reason may change while it waits.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// A lane to be advanced, and where it goes afterwards.
 pub(crate) struct Job {
@@ -37,12 +43,12 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Starts it. What its threads are at is left as it is when the run has failed.
-    pub(crate) fn start(threads: usize, fatal: &Fatal) -> Self {
+    pub(crate) fn start(threads: usize, network: &Arc<Network>, fatal: &Fatal) -> Self {
         let (jobs, queue) = bounded::<Job>(QUEUE);
         let spawn = |index| {
-            let (queue, fatal) = (queue.clone(), fatal.clone());
+            let (queue, network, fatal) = (queue.clone(), network.clone(), fatal.clone());
             let builder = std::thread::Builder::new().name(format!("pool-{index}"));
-            builder.spawn(move || work(&queue, &fatal)).expect("the system starts a thread")
+            builder.spawn(move || work(&queue, &network, &fatal)).expect("the system starts a thread")
         };
         Self { jobs: Some(jobs), threads: (0..threads.max(1)).map(spawn).collect() }
     }
@@ -62,8 +68,16 @@ impl Drop for Pool {
     }
 }
 
-fn work(queue: &Receiver<Job>, fatal: &Fatal) {
-    for Job { slot, mut lane, limit, back, wake } in queue {
+fn work(queue: &Receiver<Job>, network: &Network, fatal: &Fatal) {
+    loop {
+        let waiting = Instant::now();
+        let job = queue.recv_timeout(IDLE);
+        network.idle(waiting.elapsed());
+        let Job { slot, mut lane, limit, back, wake } = match job {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let advanced = catch_unwind(AssertUnwindSafe(|| lane.advance(limit, &|| fatal.is_set())));
         let done = match advanced {
             Ok(complete) => Done { slot, lane: Some(lane), complete },

@@ -21,6 +21,7 @@ use crate::exec::codes::Change;
 use crate::exec::lane::panic_text;
 use crate::exec::shards::ShardTask;
 use crate::exec::sinks::Recorder;
+use crate::exec::traffic::Queue;
 
 /// Messages that may wait for the writer thread; their bytes are bounded by the budget of `tracks`.
 const QUEUE: usize = 256;
@@ -45,10 +46,11 @@ pub(crate) fn spawn(mut recorder: Recorder, seat: &mut Seat, fatal: Fatal) {
     let (to, items) = bounded(QUEUE);
     let (acknowledge, from) = unbounded();
     let (wake, waker) = bounded(1);
-    seat.record = Some(Outbox { link: Link { to, from }, wake });
+    let queue = recorder.traffic().queue(None);
+    seat.record = Some(Outbox { link: Link { to, from, queue: queue.clone() }, wake });
     let builder = std::thread::Builder::new().name("writer".to_owned());
     let run = move || {
-        let written = catch_unwind(AssertUnwindSafe(|| write(&mut recorder, &items, &acknowledge, &waker)));
+        let written = catch_unwind(AssertUnwindSafe(|| write(&mut recorder, &items, &queue, &acknowledge, &waker)));
         match written {
             Ok(Ok(())) => {}
             Ok(Err(error)) => fatal.set(error),
@@ -61,12 +63,14 @@ pub(crate) fn spawn(mut recorder: Recorder, seat: &mut Seat, fatal: Fatal) {
 fn write(
     recorder: &mut Recorder,
     items: &Receiver<Item>,
+    queue: &Queue,
     acknowledge: &Sender<Written>,
     waker: &Receiver<SyncActivator>,
 ) -> Result<(), RunError> {
     let Ok(wake) = waker.recv() else { return Ok(()) };
     let mut open = None;
     for item in items {
+        queue.leave();
         match item {
             Item::Message { task, message, permit } => {
                 if open != Some(task.epoch) {
@@ -169,6 +173,9 @@ impl<Item: Epochal, Back: Epochal> Relay<Item, Back> {
             self.held.insert(epoch, capability);
         }
         self.queue.push_back(item);
+        if let Some(link) = &self.link {
+            link.queue.join();
+        }
     }
 
     /// Moves what can be moved. Returns whether to look again soon.
@@ -179,10 +186,12 @@ impl<Item: Epochal, Back: Epochal> Relay<Item, Back> {
                 acknowledged(back, &capability);
             }
         }
+        link.queue.fill(false);
         while let Some(item) = self.queue.pop_front() {
             match link.to.try_send(item) {
                 Ok(()) => {}
                 Err(TrySendError::Full(item)) => {
+                    link.queue.fill(true);
                     self.queue.push_front(item);
                     return true;
                 }

@@ -78,7 +78,9 @@ pub(crate) fn shards<'scope>(
                 // is replayed, not computed again.
                 let through = !probe.less_than(&(u64::from(pass) * course.corpus.shards.len() as u64));
                 let early = (pass > 0 && course.is_first_bite_pending()) || course.is_uncommitted(epoch);
-                if !within || (early && !through) {
+                let waits = !within || (early && !through);
+                course.network.traffic.close_window(waits);
+                if waits {
                     activator.activate_after(POLL);
                     return;
                 }

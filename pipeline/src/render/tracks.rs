@@ -23,6 +23,7 @@ use super::pool::{Done, Job};
 use super::source::Epoch;
 use crate::exec::lane::Lane;
 use crate::exec::shards::{Course, ShardTask};
+use crate::exec::traffic::Traffic;
 use crate::exec::{Message, RejectedTrack};
 use crate::stop::Stop;
 
@@ -201,7 +202,7 @@ impl Tracks {
     fn new(context: Context, wake: SyncActivator, activator: Activator) -> Self {
         let (back, done) = unbounded();
         let idle = (0..context.lanes).map(|_| Lane::new(context.course.network.clone())).collect();
-        let budget = Budget::new(context.limits.sinks);
+        let budget = Budget::new(context.limits.sinks, context.course.network.clone());
         Self {
             context,
             waiting: VecDeque::new(),
@@ -229,6 +230,7 @@ impl Tracks {
             let (messages, bytes) = lane.drain();
             slot.messages.extend(messages);
             self.held += bytes;
+            self.context.course.network.traffic.hold(bytes);
             match complete {
                 Ok(true) => {
                     slot.state = State::Complete;
@@ -247,10 +249,14 @@ impl Tracks {
             if let Some(message) = slot.messages.front() {
                 let bytes = message.bytes();
                 let Some(permit) = self.budget.take(bytes) else {
+                    let node = message.origin(&self.context.course.network);
+                    self.traffic().refuse(node);
                     self.activator.activate_after(POLL);
                     return None;
                 };
                 self.held = self.held.saturating_sub(bytes);
+                self.context.course.network.traffic.release(bytes);
+                self.context.course.network.traffic.accept();
                 let message = slot.messages.pop_front().expect("it was there");
                 return Some((slot.ticket.clone(), Emit::Message(message, permit)));
             }
@@ -275,6 +281,7 @@ impl Tracks {
 
     /// Starts recordings while there are lanes and room for what they bring.
     fn admit(&mut self) {
+        self.traffic().crowd(false);
         while let Some((ticket, track)) = self.waiting.front_mut() {
             let (ticket, track) = (ticket.clone(), std::mem::replace(track, *track + 1));
             let task = ticket.task.as_ref().filter(|task| {
@@ -293,12 +300,17 @@ impl Tracks {
                 if let Some(next) = self.waiting.front_mut() {
                     next.1 = track;
                 }
+                self.traffic().crowd(true);
                 return;
             };
             lane.start(task, track);
             let id = self.push_slot(ticket, State::Running);
             self.submit(id, lane);
         }
+    }
+
+    fn traffic(&self) -> &Traffic {
+        &self.context.course.network.traffic
     }
 
     fn push_slot(&mut self, ticket: Rc<Ticket>, state: State) -> u64 {
