@@ -18,7 +18,7 @@ use crate::exec::corpus::CorpusRunner;
 use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
 use crate::exec::sinks::Recorder;
-use crate::exec::{RunError, direct};
+use crate::exec::{RunError, direct, second};
 use crate::plan::{Plan, PlanNode};
 use crate::progress::{Monitor, Reporter};
 use crate::quarantine::Quarantine;
@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub resume: bool,
     /// Use only this many recordings.
     pub limit: Option<usize>,
+    /// Try recordings again whose rejection the caches remember.
+    pub retry_quarantined: bool,
     /// A plain loop instead of the dataflow.
     pub direct: bool,
     /// How progress is shown.
@@ -284,7 +286,7 @@ fn execute(
     };
     // Those who do not write still read the checkpoint to continue from.
     let reads = options.folder.as_ref().filter(|_| !writes && options.resume);
-    let network = Arc::new(Network::new(plan, |node| StageContext {
+    let context = |node: &PlanNode| StageContext {
         node: node.id.clone(),
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)).or_else(|| reads.map(|path| path.join(&node.id))),
@@ -292,7 +294,8 @@ fn execute(
         device: if node.device == Device::Auto { automatic.clone() } else { node.device.to_string() },
         collective: collective(node),
         stopping: stop.flag(),
-    }));
+    };
+    let network = Arc::new(Network::new(plan, context));
     let run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
     let stores = stores(plan, &run, writes)?;
     let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::default()).collect();
@@ -308,7 +311,12 @@ fn execute(
         corpora.push(runner);
     }
     let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed, writes);
-    let course = Arc::new(course.map_err(|source| RunError::Failed(source.to_string()))?);
+    let mut course = course.map_err(|source| RunError::Failed(source.to_string()))?;
+    let retried = match options.retry_quarantined {
+        true => Some(second::retry(&mut course, plan, context, stop)?),
+        false => None,
+    };
+    let course = Arc::new(course);
     let quarantine = Arc::new(Quarantine::new(folder.map(RunFolder::quarantine)));
     for reject in course.remembered_rejects() {
         quarantine.add(u64::MAX, &reject)?;
@@ -337,6 +345,9 @@ fn execute(
         render::run(course.clone(), recorder, corpora, &runtime)
     };
     drop(display);
+    if outcome.is_err() {
+        quarantine.keep_rest()?;
+    }
     outcome?;
     if let Some(exchange) = exchange {
         exchange.close();
@@ -349,7 +360,7 @@ fn execute(
             store.sweep(&current).map_err(|error| RunError::Failed(error.to_string()))?;
         }
     }
-    Ok(Summary::new(plan, &monitor, &codes, folder, interrupted, started.elapsed()))
+    Ok(Summary { retried, ..Summary::new(plan, &monitor, &codes, folder, interrupted, started.elapsed()) })
 }
 
 /// How often progress is looked at.

@@ -11,6 +11,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod stages;
+pub mod test;
 pub mod validate;
 
 use std::io::{self, Write};

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::datatypes::SchemaRef;
 use omar_stages::{Port, Scope, Stage, StageContext};
 
+use super::breaker::Breaker;
 use crate::metrics::NodeMetrics;
-use crate::plan::{OnError, Plan};
+use crate::plan::{OnError, Plan, Retry};
 
 /// All nodes of a plan with what running them needs.
 pub(crate) struct Network {
     /// In topological order.
     pub(crate) nodes: Vec<Node>,
+    pub(crate) breaker: Breaker,
     finished: AtomicU64,
 }
 
@@ -31,6 +33,7 @@ pub(crate) struct Node {
     pub(crate) inputs: Vec<usize>,
     pub(crate) consumers: Vec<(usize, Port)>,
     pub(crate) on_error: OnError,
+    pub(crate) retry: Option<Retry>,
     pub(crate) metrics: Arc<NodeMetrics>,
 }
 
@@ -57,6 +60,7 @@ impl Network {
                 inputs: node.inputs.iter().map(|input| input.node).collect(),
                 consumers: Vec::new(),
                 on_error: node.on_error,
+                retry: node.retry,
                 metrics: Arc::default(),
             })
             .collect();
@@ -66,7 +70,7 @@ impl Network {
                 nodes[producer].consumers.push((consumer, port));
             }
         }
-        Self { nodes, finished: AtomicU64::new(0) }
+        Self { nodes, breaker: Breaker::new(plan.stop_if), finished: AtomicU64::new(0) }
     }
 }
 

@@ -16,6 +16,7 @@ use super::codes::Standing;
 use super::network::{Mode, Network};
 use crate::cache::Store;
 use crate::catalogue::Shard;
+use crate::plan::OnError;
 use crate::run::Corpus;
 
 /// Everything that is to be done: nodes, shards, caches, and who still wants more.
@@ -28,6 +29,8 @@ pub(crate) struct Course {
     pub(crate) corpora: Vec<Option<Arc<Appetite>>>,
     /// The code counts of what was in the caches before the run.
     pub(crate) standing: Standing,
+    /// Commits that are made again, by node and shard: they stand until better ones are there.
+    pub(super) replaced: HashMap<(usize, usize), Commit>,
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
     seed: u64,
@@ -120,7 +123,8 @@ impl Course {
         writes: bool,
     ) -> Result<Self, StageError> {
         let standing = Standing::default();
-        let mut course = Self { network, corpus, stores, corpora, standing, commits: RwLock::default(), seed, writes };
+        let (commits, replaced) = (RwLock::default(), HashMap::new());
+        let mut course = Self { network, corpus, stores, corpora, standing, replaced, commits, seed, writes };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
@@ -150,7 +154,32 @@ impl Course {
         self.commits.write().unwrap_or_else(PoisonError::into_inner).insert((node, shard), commit);
     }
 
-    fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
+    /// Treats a shard of a node as if it were not committed. Returns its commit.
+    pub(super) fn forget(&mut self, node: usize, shard: usize) -> Option<Commit> {
+        self.commits.get_mut().unwrap_or_else(PoisonError::into_inner).remove(&(node, shard))
+    }
+
+    /// A shard in which these nodes are computed from the recordings on, whatever the caches hold, and nothing is kept.
+    pub(super) fn trial(&self, index: usize, wanted: &[usize]) -> ShardTask {
+        let modes = self.network.modes(|node| wanted.contains(&node), |_| false);
+        let count = modes.len();
+        ShardTask {
+            epoch: 0,
+            position: Position::default(),
+            shard: self.corpus.shards[index].clone(),
+            index,
+            sources: self.corpus.sources.clone(),
+            modes,
+            keep: vec![false; count],
+            commits: Vec::new(),
+            counts: Vec::new(),
+            results: false,
+            readers: (0..count).map(|_| None).collect(),
+            hungry: Vec::new(),
+        }
+    }
+
+    pub(super) fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
         self.commits.read().unwrap_or_else(PoisonError::into_inner).get(&(node, shard)).cloned()
     }
 
@@ -287,8 +316,10 @@ impl Course {
     /// Rejections that the caches remember: recordings that need not be tried to be known as unusable.
     pub(crate) fn remembered_rejects(&self) -> Vec<RejectedTrack> {
         let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let dropped = |id: &str| self.network.nodes.iter().any(|node| node.id == id && node.on_error == OnError::Drop);
         let of = |commit: &Commit| -> Vec<RejectedTrack> {
-            commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard)).collect()
+            let rejects = commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard));
+            rejects.map(|reject| RejectedTrack { dropped: dropped(&reject.node), ..reject }).collect()
         };
         let mut rejects: Vec<RejectedTrack> = commits.values().flat_map(of).collect();
         rejects.sort_by_key(|reject| reject.track_id);

@@ -111,12 +111,18 @@ impl Recorder {
         let rejects: Vec<_> = shard.rejects.iter().map(RejectedTrack::to_record).collect();
         for (node, writer) in shard.writers {
             let started = Instant::now();
+            let tally = shard.tallies.remove(&node).map(|tally| tally.shard);
+            if self.course.replaced.contains_key(&(node, task.index)) {
+                let replaced = self.course.replace(node, task.index, writer, &rejects, tally);
+                changes.extend(replaced.map_err(|error| self.error(node, &error))?);
+                continue;
+            }
             let commit = writer.commit(&rejects).map_err(|error| self.error(node, &error))?;
             let metrics = &self.course.network.nodes[node].metrics;
             metrics.busy(started.elapsed());
             metrics.committed(commit.bytes);
-            if let Some(tally) = shard.tallies.remove(&node) {
-                let replaced = self.course.replace_codes(node, &commit, tally.shard);
+            if let Some(counts) = tally {
+                let replaced = self.course.replace_codes(node, &commit, counts);
                 changes.extend(replaced.map_err(|error| self.error(node, &error))?);
             }
             self.course.note(node, task.index, commit);
