@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Place, closest, one_of};
 use crate::edges;
-use crate::fingerprint;
+use crate::expectations::Given;
+use crate::fingerprint::{self, Fingerprint};
 use crate::graph::{Graph, Node};
 use crate::params::{Mistake, MistakeKind, ParamsSchema};
 use crate::plan::{Input, PlanNode};
@@ -167,7 +168,7 @@ impl Binding<'_> {
     fn refuse_input(&self, index: usize, error: &BindError, reader: &Reader<'_>) -> Diagnostic {
         let (producer, path) = &self.producers[index];
         let words = edges::words(&producer.schema);
-        let gives = format!("`{}`{} gives {words}", producer.id, on_line(producer.place.as_ref()));
+        let gives = format!("`{}`{} gives {words}", producer.id, on_line(producer.place.as_ref(), reader));
         let port = match self.kind.inputs {
             [_] => String::new(),
             ports => format!(" at `{}`", ports[index]),
@@ -219,6 +220,7 @@ impl Binding<'_> {
                 reader.report.push(Diagnostic::error(message).at(self.place_of(&file, reader), ""));
             })
             .ok()?;
+        self.check_expectations(&schema, fingerprint, reader);
         Some(PlanNode {
             id: self.node.id.clone(),
             stage_name: self.kind.name,
@@ -230,10 +232,25 @@ impl Binding<'_> {
             stage: Arc::from(bound.stage),
             cache: self.node.cache.clone(),
             on_error: self.node.on_error,
+            retry: self.node.retry,
             device: self.node.device.unwrap_or(graph.resources.device),
             place: reader.document.key_place(&self.node.path()),
             fingerprint,
         })
+    }
+
+    /// Compares what the node gives with its `expect`.
+    fn check_expectations(&self, schema: &Schema, fingerprint: Fingerprint, reader: &mut Reader<'_>) {
+        let given = Given { schema, version: self.kind.version, fingerprint: fingerprint.to_hex() };
+        for mismatch in given.mismatches(&self.node.expect) {
+            let path = self.node.path().child("expect").join(&mismatch.path);
+            let (place, label) = match mismatch.unknown {
+                true => (reader.document.key_place(&path), ""),
+                false => (reader.document.place(&path), "expected here"),
+            };
+            let message = format!("`{}` does not give what is expected of it: {}", self.node.id, mismatch.message);
+            reader.report.push(Diagnostic::error(message).at(place, label).maybe_hint(mismatch.hint));
+        }
     }
 
     fn check_path(&self, path: &Path, what: &str, reader: &mut Reader<'_>) -> bool {
@@ -276,9 +293,11 @@ fn source_root(schema: &Schema) -> Option<String> {
     Track::spec(schema).ok().map(|spec| spec.root)
 }
 
-/// ` (line 8)`, when the place is in a file.
-fn on_line(place: Option<&Place>) -> String {
-    place.map_or_else(String::new, |place| format!(" (line {})", place.line()))
+/// ` (line 8)`, or ` (part.yaml, line 8)` when the place is in an included file.
+fn on_line(place: Option<&Place>, reader: &Reader<'_>) -> String {
+    let Some(place) = place else { return String::new() };
+    let (line, file) = (place.line(), &place.source.name);
+    if *file == reader.document.source.name { format!(" (line {line})") } else { format!(" ({file}, line {line})") }
 }
 
 /// The deepest folder of a path that exists may hold something with a similar name.

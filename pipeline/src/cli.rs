@@ -27,6 +27,8 @@ pub enum Command {
     Validate(GraphArgs),
     /// Show what a graph means: every node with its edges, sizes, fingerprint and cache.
     Plan(GraphArgs),
+    /// Run the tests that a graph brings along.
+    Test(TestArgs),
     /// Draw a graph.
     Graph(DrawArgs),
     /// Show what is in a file, a cache or a run.
@@ -52,7 +54,7 @@ pub enum Command {
     /// Look at this machine: what a run could use, what is missing, and what to do about it.
     Doctor(DoctorArgs),
     /// Print the JSON Schema of graph files, for editors.
-    Schema,
+    Schema(SchemaArgs),
 }
 
 /// A graph and changes to it.
@@ -86,6 +88,9 @@ pub struct RunArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Try recordings again whose rejection the caches remember; where some can be used now, their shards are made again.
+    #[arg(long, conflicts_with_all = ["processes", "process", "dry_run"])]
+    pub retry_quarantined: bool,
     /// Run in a plain loop, without the dataflow. Slower, with the same results.
     #[arg(long)]
     pub direct: bool,
@@ -95,7 +100,7 @@ pub struct RunArgs {
     /// When done, look every SECONDS whether recordings have come, changed or gone, and work on those. Ends with Ctrl-C.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", require_equals = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    #[arg(conflicts_with_all = ["limit", "processes", "cluster", "dry_run"])]
+    #[arg(conflicts_with_all = ["limit", "processes", "cluster", "dry_run", "retry_quarantined"])]
     pub watch: Option<u64>,
     /// Share the work among N processes on this machine: a training shares every minibatch, other graphs their recordings.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), conflicts_with = "direct")]
@@ -120,6 +125,25 @@ pub struct RunArgs {
     /// Addresses of the processes that `--processes` starts.
     #[arg(long, value_name = "ADDRESSES", hide = true, requires = "process", value_delimiter = ',')]
     pub local: Vec<String>,
+}
+
+/// `test`
+#[derive(Debug, Clone, Args)]
+pub struct TestArgs {
+    /// The graph, and changes to it.
+    #[command(flatten)]
+    pub graph: GraphArgs,
+    /// Run only the tests whose names contain this.
+    #[arg(long, value_name = "NAME")]
+    pub filter: Option<String>,
+}
+
+/// `schema`
+#[derive(Debug, Clone, Args)]
+pub struct SchemaArgs {
+    /// The schema of files that graphs include, instead.
+    #[arg(long)]
+    pub included: bool,
 }
 
 /// `graph`

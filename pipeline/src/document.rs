@@ -6,18 +6,23 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Place, Report, Source, about_file};
+use crate::include::{self, Loaded};
 use crate::overrides::{self, Override};
 use crate::spans::{KeyPath, Tree};
+use crate::text::Files;
 use crate::vars::{Environment, Expanded, Secrets, VariableError, Variables};
-use crate::yaml;
+
+/// Keys whose values are used up when the file is read.
+const READ_BEFORE: [&str; 2] = ["include", "templates"];
 
 /// A parsed file.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     /// The file as it was given.
     pub(crate) source: Arc<Source>,
-    /// What it says once merge keys, `--set` and `${...}` are worked out.
+    /// What it and the files that it includes say once merge keys, `--set` and `${...}` are worked out.
     pub(crate) value: Map<String, Value>,
+    pub(crate) files: Files,
     tree: Option<Tree>,
     overrides: Vec<Override>,
     /// Values that were reported and must not be complained about again.
@@ -54,10 +59,9 @@ impl Document {
     ) -> Option<Self> {
         let text = text.trim_start_matches('\u{feff}').to_owned();
         let source = Arc::new(Source { name: name.to_owned(), text });
-        let tree = Tree::scan(&source.text);
-        let value = yaml::parse(&source, tree.as_ref(), report)?;
-        let secrets = Secrets::default();
-        let mut document = Self { source, value, tree, overrides: Vec::new(), poisoned: Vec::new(), secrets };
+        let Loaded { value, tree, files } = include::load(&source, report)?;
+        let (overrides, poisoned, secrets) = (Vec::new(), Vec::new(), Secrets::default());
+        let mut document = Self { source, value, files, tree, overrides, poisoned, secrets };
         document.overrides = overrides::apply(&mut document.value, sets, report);
         document.interpolate(environment, report);
         Some(document)
@@ -85,15 +89,14 @@ impl Document {
     ) -> Option<Place> {
         for len in (1..=path.0.len()).rev() {
             let path = KeyPath(path.0[..len].to_vec());
-            let written = self.overrides.iter().rev().find_map(|set| set.find(&path));
-            let found = written.or_else(|| {
+            let set = self.overrides.iter().rev().find_map(|set| set.find(&path));
+            let set = set.map(|(source, key, tree)| Place { source, range: range(key, &tree) });
+            let written = || {
                 let (key, tree) = self.tree.as_ref()?.find(&path.0)?;
-                Some((self.source.clone(), key, tree.clone()))
-            });
+                Some(self.files.place(range(key, tree)))
+            };
             let created = || self.overrides.iter().rev().find_map(|set| set.created(&path));
-            if let Some(place) =
-                found.map(|(source, key, tree)| Place { source, range: range(key, &tree) }).or_else(created)
-            {
+            if let Some(place) = set.or_else(written).or_else(created) {
                 return Some(place);
             }
         }
@@ -116,7 +119,10 @@ impl Document {
                 variables.define(name, known);
             }
         }
-        for (key, value) in value.iter_mut().filter(|entry| entry.0 != "vars") {
+        for (key, value) in value.iter_mut() {
+            if key == "vars" || READ_BEFORE.contains(&key.as_str()) {
+                continue;
+            }
             self.expand(&KeyPath::new([key.as_str()]), value, &mut variables, report);
         }
         self.value = value;
@@ -161,7 +167,7 @@ impl Document {
 }
 
 /// Names a file that may have been meant.
-fn nearby(path: &Path) -> Option<String> {
+pub(crate) fn nearby(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names: Vec<String> = std::fs::read_dir(folder)
         .ok()?

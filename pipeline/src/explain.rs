@@ -103,6 +103,7 @@ pub fn json(plan: &Plan, cached: CacheWords<'_>) -> Value {
             "cache": node.cache,
             "cached": cached(node),
             "on_error": node.on_error,
+            "retry": node.retry,
             "device": node.device,
             "estimate": node.stage.estimate(),
         })
@@ -112,6 +113,7 @@ pub fn json(plan: &Plan, cached: CacheWords<'_>) -> Value {
         "seed": plan.seed,
         "resources": plan.resources,
         "flow": plan.flow,
+        "stop_if": plan.stop_if,
         "nodes": nodes.collect::<Value>(),
         "warnings": plan.warnings.to_json(),
     })

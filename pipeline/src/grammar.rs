@@ -3,65 +3,132 @@
 use omar_stages::{Registered, Registry};
 use serde_json::{Map, Value, json};
 
-use crate::graph::{FORMAT, OnError};
+use crate::graph::FORMAT;
+use crate::graph_tests;
+use crate::include::PART_KEYS;
+use crate::policy::{self, OnError};
 
 /// Anything may be written as `${...}` instead.
 const VARIABLE: &str = "variable";
 
+/// The definition of a test.
+const TEST: &str = "test";
+
 /// The schema of a graph made of these stages.
 pub(crate) fn schema(registry: &Registry) -> Value {
-    let mut definitions = Map::new();
-    definitions.insert(VARIABLE.to_owned(), json!({ "type": "string", "pattern": r"\$\{.*\}" }));
-    let mut rules = Vec::new();
-    for kind in registry.iter() {
-        define_params(kind, &mut definitions);
-        rules.push(rule(kind));
-    }
-    let names: Vec<&str> = registry.iter().map(|kind| kind.name).collect();
-    definitions.insert("node".to_owned(), node(&names, &rules));
-    let count = json!({ "type": "integer", "minimum": 1 });
-    let auto_or_count = json!({ "anyOf": [{ "const": "auto" }, count] });
-    let device = json!({ "type": "string", "pattern": r"^(auto|cpu|cuda:\d+)$|\$\{" });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "omar-flow graph",
         "type": "object",
-        "required": ["omar", "nodes"],
+        "required": ["omar"],
+        // The nodes may all be in included files.
+        "anyOf": [{ "required": ["nodes"] }, { "required": ["include"] }],
         "additionalProperties": false,
-        "properties": {
-            "omar": { "const": FORMAT, "description": "Version of the format." },
-            "name": { "type": "string", "description": "Name of the graph; by default that of the file." },
-            "seed": or_variable(json!({ "type": "integer", "minimum": 0, "description": "Where all randomness starts." })),
-            "vars": {
-                "type": "object",
-                "description": "Values to use as `${vars.name}` below.",
-                "additionalProperties": { "type": ["string", "number", "boolean"] },
-            },
-            "resources": {
-                "type": "object",
-                "description": "What a run may use.",
-                "additionalProperties": false,
-                "properties": {
-                    "threads": or_variable(auto_or_count.clone()),
-                    "workers": or_variable(count.clone()),
-                    "memory": { "type": "string", "description": "Memory for batches under way, such as `2GiB`." },
-                    "device": device,
-                },
-            },
-            "flow": {
-                "type": "object",
-                "description": "How the corpus is cut.",
-                "additionalProperties": false,
-                "properties": { "shard_tracks": or_variable(auto_or_count), "window": or_variable(count) },
-            },
-            "nodes": {
-                "type": "object",
-                "description": "The steps, by name.",
-                "minProperties": 1,
-                "additionalProperties": { "$ref": "#/$defs/node" },
+        "properties": properties(),
+        "$defs": definitions(registry),
+    })
+}
+
+/// The schema of the files that graphs include.
+pub(crate) fn included(registry: &Registry) -> Value {
+    let mut properties = properties();
+    properties.retain(|name, _| PART_KEYS.contains(&name.as_str()));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "part of an omar-flow graph",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+        "$defs": definitions(registry),
+    })
+}
+
+fn definitions(registry: &Registry) -> Map<String, Value> {
+    let mut definitions = Map::new();
+    definitions.insert(VARIABLE.to_owned(), json!({ "type": "string", "pattern": r"\$\{.*\}" }));
+    let mut rules = Vec::new();
+    for kind in registry.iter() {
+        define(kind.name, (kind.params)().as_value().clone(), &mut definitions);
+        rules.push(rule(kind));
+    }
+    define(TEST, graph_tests::schema().as_value().clone(), &mut definitions);
+    let names: Vec<&str> = registry.iter().map(|kind| kind.name).collect();
+    definitions.insert("node".to_owned(), node(&names, &rules));
+    definitions
+}
+
+/// The keys of a graph.
+fn properties() -> Map<String, Value> {
+    let count = json!({ "type": "integer", "minimum": 1 });
+    let auto_or_count = json!({ "anyOf": [{ "const": "auto" }, count] });
+    let device = json!({ "type": "string", "pattern": r"^(auto|cpu|cuda:\d+)$|\$\{" });
+    let properties = json!({
+        "omar": { "const": FORMAT, "description": "Version of the format." },
+        "name": { "type": "string", "description": "Name of the graph; by default that of the file." },
+        "include": {
+            "type": "array",
+            "description": "Files with more variables, templates and nodes, from the folder of this file.",
+            "items": { "type": "string" },
+        },
+        "seed": or_variable(json!({ "type": "integer", "minimum": 0, "description": "Where all randomness starts." })),
+        "vars": {
+            "type": "object",
+            "description": "Values to use as `${vars.name}` below.",
+            "additionalProperties": { "type": ["string", "number", "boolean"] },
+        },
+        "resources": {
+            "type": "object",
+            "description": "What a run may use.",
+            "additionalProperties": false,
+            "properties": {
+                "threads": or_variable(auto_or_count.clone()),
+                "workers": or_variable(count.clone()),
+                "memory": { "type": "string", "description": "Memory for batches under way, such as `2GiB`." },
+                "device": device,
             },
         },
-        "$defs": definitions,
+        "flow": {
+            "type": "object",
+            "description": "How the corpus is cut.",
+            "additionalProperties": false,
+            "properties": { "shard_tracks": or_variable(auto_or_count), "window": or_variable(count) },
+        },
+        "errors": {
+            "type": "object",
+            "description": "What to do about recordings that fail, in the graph as a whole.",
+            "additionalProperties": false,
+            "properties": { "stop_if": stop_if() },
+        },
+        "templates": {
+            "type": "object",
+            "description": "Maps that nodes merge: `name: &name {...}` here, `<<: *name` there.",
+            "additionalProperties": { "type": "object" },
+        },
+        "nodes": {
+            "type": "object",
+            "description": "The steps, by name.",
+            "minProperties": 1,
+            "additionalProperties": { "$ref": "#/$defs/node" },
+        },
+        "tests": {
+            "type": "array",
+            "description": "What `omar-flow test` does with the graph.",
+            "items": { "$ref": format!("#/$defs/{TEST}") },
+        },
+    });
+    properties.as_object().cloned().unwrap_or_default()
+}
+
+fn stop_if() -> Value {
+    let rate =
+        json!({ "type": "number", "minimum": 0, "maximum": 1, "description": "Largest share of rejected recordings." });
+    let after = json!({ "type": "integer", "minimum": 1, "description": "Recordings to try before that is judged." });
+    json!({
+        "type": "object",
+        "description": "When the run ends because too many recordings are rejected.",
+        "required": ["rate", "after"],
+        "additionalProperties": false,
+        "properties": { "rate": or_variable(rate), "after": or_variable(after) },
     })
 }
 
@@ -71,6 +138,8 @@ fn node(stages: &[&str], rules: &[Value]) -> Value {
         "required": ["stage"],
         "additionalProperties": false,
         "properties": {
+            // Editors that know merge keys look at what they bring; others at least let them stand.
+            "<<": {},
             "stage": { "enum": stages, "description": "What the node does." },
             "from": {
                 "description": "The node that it reads, or one for each input.",
@@ -78,11 +147,42 @@ fn node(stages: &[&str], rules: &[Value]) -> Value {
             },
             "params": { "description": "Parameters of the stage." },
             "cache": { "type": "string", "description": "Folder that keeps its rows." },
-            "on_error": { "enum": OnError::NAMES, "description": "What to do with recordings that fail." },
+            "on_error": on_error(),
             "device": { "type": "string", "description": "Where its model runs: `auto`, `cpu` or `cuda:0`." },
+            "expect": {
+                "type": "object",
+                "description": "Facts that its output must have: `edge`, `columns`, `version`, `fingerprint`, constants of the edge.",
+                "properties": {
+                    "edge": { "type": "string" },
+                    "columns": { "type": "object", "additionalProperties": { "type": "string" } },
+                    "version": { "type": "integer" },
+                    "fingerprint": { "type": "string" },
+                },
+            },
         },
         "allOf": rules,
     })
+}
+
+fn on_error() -> Value {
+    let word = json!({ "enum": OnError::NAMES });
+    let retry = json!({
+        "type": "object",
+        "description": "Try recordings again that could not be read.",
+        "additionalProperties": false,
+        "properties": {
+            "attempts": or_variable(json!({ "type": "integer", "minimum": 2, "maximum": 100, "description": "Tries in all." })),
+            "on": { "const": [policy::IO], "description": "Classes of rejections to try again." },
+            "wait": { "type": "string", "description": "Pause before the second try; further ones double." },
+        },
+    });
+    let policy = json!({
+        "type": "object",
+        "required": ["retry"],
+        "additionalProperties": false,
+        "properties": { "retry": retry, "then": word },
+    });
+    json!({ "anyOf": [word, policy], "description": "What to do with recordings that fail." })
 }
 
 /// If a node is of this stage, then these are its inputs and parameters.
@@ -104,9 +204,8 @@ fn rule(kind: &Registered) -> Value {
     json!({ "if": { "properties": { "stage": { "const": kind.name } }, "required": ["stage"] }, "then": then })
 }
 
-/// Adds the parameters of a stage and the types that they use, under names that cannot clash.
-fn define_params(kind: &Registered, definitions: &mut Map<String, Value>) {
-    let mut schema = (kind.params)().as_value().clone();
+/// Adds a schema, such as that of the parameters of a stage, and the types that it uses, under names that cannot clash.
+fn define(owner: &str, mut schema: Value, definitions: &mut Map<String, Value>) {
     let mut own = Map::new();
     if let Some(map) = schema.as_object_mut() {
         map.shift_remove("$schema");
@@ -114,9 +213,9 @@ fn define_params(kind: &Registered, definitions: &mut Map<String, Value>) {
             own = inner;
         }
     }
-    definitions.insert(kind.name.to_owned(), adapt(kind.name, schema));
+    definitions.insert(owner.to_owned(), adapt(owner, schema));
     for (name, schema) in own {
-        definitions.insert(format!("{}.{name}", kind.name), adapt(kind.name, schema));
+        definitions.insert(format!("{owner}.{name}"), adapt(owner, schema));
     }
 }
 

@@ -5,11 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::diagnostic::{Diagnostic, Report, Source, closest, did_you_mean, one_of};
+use crate::diagnostic::{Diagnostic, Report, Source, closest};
 use crate::document::Document;
+use crate::graph_tests::{self, GraphTest};
+use crate::include;
+pub use crate::policy::OnError;
+use crate::policy::{Retry, StopIf, read_errors, read_on_error};
 use crate::reader::Reader;
 use crate::resources::{Device, Flow, Resources, read_device, read_flow, read_resources};
 use crate::spans::KeyPath;
@@ -20,10 +23,11 @@ use crate::yaml::describe;
 pub const FORMAT: u64 = 1;
 
 /// Keys of a graph.
-pub const GRAPH_KEYS: [&str; 7] = ["omar", "name", "seed", "vars", "resources", "flow", "nodes"];
+pub const GRAPH_KEYS: [&str; 11] =
+    ["omar", "name", "include", "seed", "vars", "resources", "flow", "errors", "templates", "nodes", "tests"];
 
 /// Keys of a node.
-pub const NODE_KEYS: [&str; 6] = ["stage", "from", "params", "cache", "on_error", "device"];
+pub const NODE_KEYS: [&str; 7] = ["stage", "from", "params", "cache", "on_error", "device", "expect"];
 
 /// A graph as it was written.
 #[derive(Debug, Clone)]
@@ -36,8 +40,12 @@ pub struct Graph {
     pub resources: Resources,
     /// How the corpus is cut.
     pub flow: Flow,
-    /// In the order of the file.
+    /// When too many recordings fail, the run ends.
+    pub stop_if: Option<StopIf>,
+    /// In the order of the file, those of included files first.
     pub nodes: Vec<Node>,
+    /// What `omar-flow test` does with it.
+    pub tests: Vec<GraphTest>,
     pub(crate) document: Document,
 }
 
@@ -56,6 +64,10 @@ pub struct Node {
     pub cache: Option<PathBuf>,
     /// What to do with recordings that fail.
     pub on_error: OnError,
+    /// Before that, whether to try them again.
+    pub retry: Option<Retry>,
+    /// Facts that its output edge must have.
+    pub expect: Map<String, Value>,
     /// Where its model runs, if not where the others run.
     pub device: Option<Device>,
     /// Keys that no node has.
@@ -73,34 +85,6 @@ pub enum From {
     One(String),
     /// `from: {port: node, ...}`
     Ports(Vec<(String, String)>),
-}
-
-/// `on_error:`, what to do with recordings that a node rejects.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnError {
-    /// List them in the quarantine and go on.
-    #[default]
-    Quarantine,
-    /// Count them and go on.
-    Drop,
-    /// End the run at the first.
-    Fail,
-}
-
-impl OnError {
-    /// As written in YAML.
-    pub const NAMES: [&str; 3] = ["quarantine", "drop", "fail"];
-
-    /// Reads one of [`OnError::NAMES`].
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "quarantine" => Some(Self::Quarantine),
-            "drop" => Some(Self::Drop),
-            "fail" => Some(Self::Fail),
-            _ => None,
-        }
-    }
 }
 
 impl Node {
@@ -142,7 +126,12 @@ impl Graph {
         &self.document.source
     }
 
-    /// What the file says once merge keys, `--set` and `${...}` are worked out.
+    /// The files that it includes.
+    pub fn included(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.document.files.included()
+    }
+
+    /// What the file says once includes, merge keys, `--set` and `${...}` are worked out.
     pub fn resolved(&self) -> Value {
         Value::Object(self.document.value.clone())
     }
@@ -167,9 +156,11 @@ impl Graph {
             seed
         });
         check_vars(reader);
-        let (resources, flow) = (read_resources(reader), read_flow(reader));
+        check_templates(reader);
+        let (resources, flow, stop_if) = (read_resources(reader), read_flow(reader), read_errors(reader));
         let nodes = read_nodes(reader);
-        Self { name, seed: seed.unwrap_or(0), resources, flow, nodes, document }
+        let tests = graph_tests::read(reader);
+        Self { name, seed: seed.unwrap_or(0), resources, flow, stop_if, nodes, tests, document }
     }
 }
 
@@ -203,6 +194,32 @@ fn check_vars(reader: &mut Reader<'_>) {
         Some(other) => {
             let message = format!("expected names and values under `vars`, found {}", describe(other));
             reader.refuse(&path, Diagnostic::error(message).hint("for example `vars: {corpus: music}`"));
+        }
+    }
+}
+
+/// Templates are looked at for form only: what they hold is checked where it is used.
+fn check_templates(reader: &mut Reader<'_>) {
+    let path = KeyPath::new(["templates"]);
+    let templates = match reader.document.value.get("templates") {
+        None | Some(Value::Null) => return,
+        Some(Value::Object(templates)) => templates,
+        Some(other) => {
+            let message = format!("expected names and templates under `templates`, found {}", describe(other));
+            let hint = "for example `templates: {slow: &slow {stage: decode, on_error: drop}}`";
+            reader.refuse(&path, Diagnostic::error(message).hint(hint));
+            return;
+        }
+    };
+    for (name, value) in templates {
+        let path = path.child(name.as_str());
+        if !include::is_name(name) {
+            let diagnostic = Diagnostic::error(format!("`{name}` cannot be the name of a template"));
+            let hint = "names start with a letter and go on with letters, digits and `_`";
+            reader.refuse_key(&path, "", diagnostic.hint(hint));
+        } else if !value.is_object() {
+            let message = format!("expected a map that nodes can merge, found {}", describe(value));
+            reader.refuse(&path, Diagnostic::error(message).hint(format!("write `{name}: &{name} {{...}}`")));
         }
     }
 }
@@ -247,6 +264,8 @@ fn read_node(reader: &mut Reader<'_>, id: &str, value: &Value) -> Node {
         params: Map::new(),
         cache: None,
         on_error: OnError::default(),
+        retry: None,
+        expect: Map::new(),
         device: None,
         unknown: Vec::new(),
         sound: true,
@@ -293,12 +312,17 @@ fn read_node_key(reader: &mut Reader<'_>, node: &mut Node, key: &str, value: &Va
             }
         },
         "cache" => node.cache = reader.text(&path, value, "a folder such as `runs/tokens`").map(PathBuf::from),
-        "on_error" => match value.as_str().and_then(OnError::parse) {
-            Some(on_error) => node.on_error = on_error,
-            None => {
-                let message = format!("`on_error` must be {}, found {}", one_of(OnError::NAMES), describe(value));
-                let hint = value.as_str().and_then(|text| did_you_mean(text, OnError::NAMES));
-                reader.refuse(&path, Diagnostic::error(message).maybe_hint(hint));
+        "on_error" => {
+            if let Some((on_error, retry)) = read_on_error(reader, &path, value) {
+                (node.on_error, node.retry) = (on_error, retry);
+            }
+        }
+        "expect" => match value {
+            Value::Object(facts) => node.expect = facts.clone(),
+            other => {
+                let message = format!("expected facts of what the node gives, found {}", describe(other));
+                let hint = "for example `expect: {edge: tokens, sample_rate: 24000}`";
+                reader.refuse(&path, Diagnostic::error(message).hint(hint));
             }
         },
         "device" => node.device = read_device(reader, &path, value),

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args, &registry),
         Command::Validate(args) => commands::validate::validate(args, &registry),
         Command::Plan(args) => commands::plan::plan(args, &registry),
+        Command::Test(args) => commands::test::test(args, &registry),
         Command::Graph(args) => commands::graph::graph(args, &registry),
         Command::Inspect(args) => commands::inspect::inspect(args, &registry),
         Command::Import(args) => commands::import::import(args),
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare::compare(args),
         Command::Stages(args) => commands::stages::stages(args, &registry),
         Command::Doctor(args) => commands::doctor::doctor(args, &registry),
-        Command::Schema => commands::schema::schema(&registry),
+        Command::Schema(args) => commands::schema::schema(args, &registry),
     };
     exit.into()
 }

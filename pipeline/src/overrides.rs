@@ -86,6 +86,10 @@ fn apply_one(
         Box::new(refuse(start..start + right.len(), "", message))
     })?;
     let at = |depth: usize| keys.get(depth).cloned().unwrap_or(offset..offset + left.len());
+    if let Some(first @ ("include" | "templates")) = path.0.first().map(String::as_str) {
+        let message = format!("`{first}` is worked out when the file is read, so `--set` has no effect on it");
+        return Err(Box::new(refuse(at(0), "", message).hint("set the nodes: `--set nodes.NAME...`")));
+    }
     if let (Some("nodes"), Some(name), Some(Value::Object(nodes))) =
         (path.0.first().map(String::as_str), path.0.get(1), graph.get("nodes"))
         && !nodes.contains_key(name)
@@ -174,7 +178,8 @@ mod tests {
             "nodes.a.params.list[7]=1",
             "nodes.a.params.of[1].k=1",
             "=3",
+            "templates.a.cache=x",
         ]);
-        assert_eq!(errors.len(), 6, "{errors:?}");
+        assert_eq!(errors.len(), 7, "{errors:?}");
     }
 }

@@ -13,7 +13,8 @@ use crate::binding;
 use crate::diagnostic::{Diagnostic, Place, Report, Severity};
 use crate::fingerprint::Fingerprint;
 use crate::graph::Graph;
-pub use crate::graph::OnError;
+use crate::graph_tests;
+pub use crate::policy::{OnError, Retry, StopIf};
 use crate::reader::Reader;
 use crate::resources::{Device, Flow, Resources};
 use crate::wiring;
@@ -33,8 +34,12 @@ pub struct Plan {
     pub nodes: Vec<PlanNode>,
     /// What is allowed but probably not meant.
     pub warnings: Report,
+    /// When too many recordings fail, the run ends.
+    pub stop_if: Option<StopIf>,
     /// The file as it was given.
     pub given: String,
+    /// The files that it includes, as they were given: names and texts.
+    pub included: Vec<(String, String)>,
     /// What the file says once merge keys, `--set` and `${...}` are worked out.
     pub resolved: Value,
 }
@@ -62,6 +67,8 @@ pub struct PlanNode {
     pub cache: Option<PathBuf>,
     /// What to do with recordings that it rejects.
     pub on_error: OnError,
+    /// Before that, whether to try them again.
+    pub retry: Option<Retry>,
     /// Where its model runs.
     pub device: Device,
     /// Where it stands in the file, for messages.
@@ -152,6 +159,7 @@ impl Plan {
         let reader = &mut Reader { document: &graph.document, report };
         let wiring = wiring::connect(graph, registry, reader);
         let nodes = binding::bind(graph, &wiring, registry, reader);
+        graph_tests::check(graph, registry, reader);
         let complete = nodes.len() == graph.nodes.len();
         let plan = Self {
             name: graph.name.clone(),
@@ -160,7 +168,9 @@ impl Plan {
             flow: graph.flow.clone(),
             nodes,
             warnings: Report::default(),
+            stop_if: graph.stop_if,
             given: graph.source().text.clone(),
+            included: graph.included().map(|file| (file.name.clone(), file.text.clone())).collect(),
             resolved: graph.resolved(),
         };
         plan.warn(report);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use omar_schemas::{Edge, Reject, RejectSpec, TrackId};
@@ -21,13 +21,49 @@ pub struct Quarantine {
 struct State {
     seen: HashSet<TrackId>,
     pending: BTreeMap<u64, Vec<RejectedTrack>>,
-    /// Per class: how many, and a few examples.
-    classes: BTreeMap<String, (u64, Vec<RejectedTrack>)>,
-    dropped: u64,
+    listed: Classes,
+    dropped: Classes,
 }
 
 /// How many examples are kept per class.
 const EXAMPLES: usize = 3;
+
+/// Rejections by class: how many, and the first few.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Classes(BTreeMap<String, (u64, Vec<RejectedTrack>)>);
+
+impl Classes {
+    pub(crate) fn add(&mut self, reject: &RejectedTrack) {
+        let class = self.0.entry(reject.class.clone()).or_default();
+        class.0 += 1;
+        if class.1.len() < EXAMPLES {
+            class.1.push(reject.clone());
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.values().map(|class| class.0).sum()
+    }
+
+    pub(crate) fn list(&self) -> Vec<RejectClass> {
+        let class = |(class, (count, examples)): (&String, &(u64, Vec<RejectedTrack>))| RejectClass {
+            class: class.clone(),
+            count: *count,
+            examples: examples.clone(),
+        };
+        self.0.iter().map(class).collect()
+    }
+}
+
+/// Classes with their examples for people, a line each.
+pub(crate) fn lines(classes: &[RejectClass]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for class in classes {
+        lines.push(format!("  {} {}", class.count, class.class));
+        lines.extend(class.examples.iter().map(|example| format!("    {}: {}", example.path, example.message)));
+    }
+    lines
+}
 
 /// Rejections of one class.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -51,19 +87,15 @@ impl Quarantine {
     /// # Errors
     /// None today; a quarantine that streams to a remote store may.
     pub(crate) fn add(&self, epoch: u64, reject: &RejectedTrack) -> Result<(), RunError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if !state.seen.insert(reject.track_id) {
             return Ok(());
         }
         if reject.dropped {
-            state.dropped += 1;
+            state.dropped.add(reject);
             return Ok(());
         }
-        let class = state.classes.entry(reject.class.clone()).or_default();
-        class.0 += 1;
-        if class.1.len() < EXAMPLES {
-            class.1.push(reject.clone());
-        }
+        state.listed.add(reject);
         state.pending.entry(epoch).or_default().push(reject.clone());
         Ok(())
     }
@@ -73,31 +105,44 @@ impl Quarantine {
     /// # Errors
     /// When the folder cannot be written.
     pub(crate) fn commit(&self, epoch: u64, shard: &str) -> Result<(), RunError> {
-        let rejects = self.state.lock().unwrap_or_else(PoisonError::into_inner).pending.remove(&epoch);
+        let rejects = self.lock().pending.remove(&epoch);
         let (Some(folder), Some(rejects)) = (&self.folder, rejects) else { return Ok(()) };
         let path = folder.join(format!("{shard}.parquet"));
         write_parquet(&path, &[batch(&rejects)]).map_err(|error| RunError::Failed(error.to_string()))
     }
 
-    /// Recordings in the quarantine.
-    pub fn count(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).classes.values().map(|class| class.0).sum()
+    /// Makes what is left durable, when a run ends early: shards that will not be complete.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn keep_rest(&self) -> Result<(), RunError> {
+        let pending = std::mem::take(&mut self.lock().pending);
+        let Some(folder) = &self.folder else { return Ok(()) };
+        for rejects in pending.values() {
+            let shard = rejects.first().map_or("rest", |reject| reject.shard.as_str());
+            let path = folder.join(format!("{shard}-incomplete.parquet"));
+            write_parquet(&path, &[batch(rejects)]).map_err(|error| RunError::Failed(error.to_string()))?;
+        }
+        Ok(())
     }
 
-    /// Recordings that nodes with `on_error: drop` gave up on.
-    pub fn dropped(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).dropped
+    /// Recordings in the quarantine.
+    pub fn count(&self) -> u64 {
+        self.lock().listed.count()
+    }
+
+    /// Recordings that nodes with `on_error: drop` gave up on, by class.
+    pub fn dropped(&self) -> Vec<RejectClass> {
+        self.lock().dropped.list()
     }
 
     /// What there is, by class.
     pub fn classes(&self) -> Vec<RejectClass> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let class = |(class, (count, examples)): (&String, &(u64, Vec<RejectedTrack>))| RejectClass {
-            class: class.clone(),
-            count: *count,
-            examples: examples.clone(),
-        };
-        state.classes.iter().map(class).collect()
+        self.lock().listed.list()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The folder it writes to.

@@ -19,7 +19,7 @@ use crate::exec::division::{self, Division, SharedWork};
 use crate::exec::network::Network;
 use crate::exec::shards::{Appetite, Course};
 use crate::exec::sinks::Recorder;
-use crate::exec::{RunError, direct};
+use crate::exec::{RunError, direct, second};
 use crate::live::observe::{Identity, View};
 use crate::live::{self, LiveOptions, Observer};
 use crate::metrics::NodeCounts;
@@ -43,6 +43,8 @@ pub struct RunOptions {
     pub resume: bool,
     /// Use only this many recordings.
     pub limit: Option<usize>,
+    /// Try recordings again whose rejection the caches remember.
+    pub retry_quarantined: bool,
     /// A plain loop instead of the dataflow.
     pub direct: bool,
     /// How progress is shown.
@@ -203,7 +205,7 @@ fn execute(
     let (leads, divided) = (leads(cluster), work == Some(SharedWork::Recordings));
     // Those who do not write still read the checkpoint to continue from.
     let reads = options.folder.as_ref().filter(|_| !leads && options.resume);
-    let network = Arc::new(Network::new(plan, |node| StageContext {
+    let context = |node: &PlanNode| StageContext {
         node: node.id.clone(),
         seed: derive_named(plan.seed, node.stage_name),
         run_dir: folder.map(|folder| folder.node(&node.id)).or_else(|| reads.map(|path| path.join(&node.id))),
@@ -211,7 +213,8 @@ fn execute(
         device: if node.device == Device::Auto { automatic.clone() } else { node.device.to_string() },
         collective: if shared(node) { together.clone() } else { Arc::new(Solo) },
         stopping: stop.flag(),
-    }));
+    };
+    let network = Arc::new(Network::new(plan, context));
     let mut run = options.folder.as_ref().map_or("detached".to_owned(), |folder| folder.display().to_string());
     if divided {
         // They write side by side, as one run.
@@ -242,12 +245,17 @@ fn execute(
         (None, _) => Ok(Division::Alone),
     };
     let course = Course::new(network.clone(), corpus, stores, appetites, plan.seed, divide);
-    let course = Arc::new(course.map_err(|source| RunError::Failed(source.to_string()))?);
+    let mut course = course.map_err(|source| RunError::Failed(source.to_string()))?;
     let unreadable = |error: StorageError| RunError::Failed(error.to_string());
     let standing = course.corpus.standing(plan, &course.held()).map_err(unreadable)?;
     if leads {
         options.reporter.note(&standing.sentence());
     }
+    let retried = match options.retry_quarantined {
+        true => Some(second::retry(&mut course, plan, context, stop)?),
+        false => None,
+    };
+    let course = Arc::new(course);
     let quarantine = Arc::new(Quarantine::new(folder.map(RunFolder::quarantine)));
     for (index, node) in network.nodes.iter().enumerate() {
         node.metrics.found_cached(course.committed(index));
@@ -285,6 +293,9 @@ fn execute(
     };
     drop(display);
     observer.finish(outcome.as_ref().map(drop), stop.is_requested());
+    if outcome.is_err() {
+        quarantine.keep_rest()?;
+    }
     outcome?;
     if divided {
         add_up(&network, together.as_ref()).map_err(lost)?;
@@ -302,7 +313,7 @@ fn execute(
             course.corpus.remember(plan).map_err(unreadable)?;
         }
     }
-    Ok(Summary::new(plan, &monitor, &codes, standing, folder, interrupted, started.elapsed()))
+    Ok(Summary { retried, ..Summary::new(plan, &monitor, &codes, standing, folder, interrupted, started.elapsed()) })
 }
 
 fn lost(error: CollectiveError) -> RunError {

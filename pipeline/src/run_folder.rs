@@ -19,6 +19,7 @@ use crate::summary::Summary;
 /// | file | holds |
 /// |---|---|
 /// | `graph.yaml` | the graph as given |
+/// | `included.yaml` | the files that it includes, one after the other, each under its name |
 /// | `plan.json` | the nodes with all defaults filled in, and their fingerprints |
 /// | `manifest.json` | versions, seed, corpus, machine, start, end, how it ended |
 /// | `summary.json` | what every node did |
@@ -58,6 +59,10 @@ impl RunFolder {
         }
         let folder = Self { path: path.to_owned(), manifest };
         folder.write("graph.yaml", &plan.given)?;
+        if !plan.included.is_empty() {
+            let commented = |(name, text): &(String, String)| format!("# ---- {name}\n{text}\n");
+            folder.write("included.yaml", &plan.included.iter().map(commented).collect::<String>())?;
+        }
         folder.write("plan.json", &pretty(&explain::json(plan, &|_| None)))?;
         folder.write("manifest.json", &pretty(&folder.manifest))?;
         Ok(folder)

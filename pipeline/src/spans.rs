@@ -3,12 +3,14 @@
 //! `serde_yaml` reads the values but forgets their lines, so the text is read a second time, by `saphyr-parser`, into a
 //! [`Tree`] of byte ranges. A [`KeyPath`] leads from the top of a file to a value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+
+use crate::text::{IMPORTED, Text};
 
 /// Deeper nesting is refused; `serde_yaml` draws the line at 128 itself.
 const MAX_DEPTH: usize = 200;
@@ -106,10 +108,13 @@ pub(crate) struct Duplicate {
 impl Tree {
     /// Reads the ranges of a text; `None` when it cannot be parsed, which is for `serde_yaml` to explain.
     pub(crate) fn scan(text: &str) -> Option<Self> {
-        let bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
-        let mut scan = Scan { text, parser: Parser::new_from_str(text), bytes, anchors: HashMap::new() };
-        let (event, span) = scan.content()?;
-        scan.value(&event, span, 0)
+        Scan::new(text).tree()
+    }
+
+    /// Reads the ranges of a file of a graph, as addresses among all its files.
+    pub(crate) fn scan_file(file: &Text) -> Option<Self> {
+        let imported = file.imported.iter().cloned().collect();
+        Scan { file: Some(file), imported, ..Scan::new(&file.text) }.tree()
     }
 
     /// The value at a path and the range of its key. Merged maps (`<<`) are looked into.
@@ -126,7 +131,7 @@ impl Tree {
             Kind::Scalar => None,
             Kind::List(items) => Some((None, items.get(key.parse::<usize>().ok()?)?)),
             Kind::Map(entries) => {
-                let own = entries.iter().find(|entry| entry.key == key && key != "<<");
+                let own = entries.iter().find(|entry| entry.key == key);
                 let own = own.map(|entry| (Some(entry.key_range.clone()), &*entry.value));
                 own.or_else(|| {
                     let merged = entries.iter().filter(|entry| entry.key == "<<").map(|entry| &*entry.value);
@@ -199,6 +204,40 @@ impl Tree {
     }
 }
 
+/// What stands under `include` in a file.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Includes {
+    /// The byte at which the key starts.
+    pub(crate) at: usize,
+    /// The items and where they stand; `None` for one that is no text.
+    pub(crate) items: Vec<(Option<String>, Range<usize>)>,
+}
+
+impl Includes {
+    /// Looks for the key, up to the first mistake: what stands below is none of its business.
+    pub(crate) fn find(text: &str) -> Option<Self> {
+        let mut scan = Scan::new(text);
+        if !matches!(scan.content()?.0, Event::MappingStart(..)) {
+            return None;
+        }
+        loop {
+            let (event, span) = scan.content()?;
+            let include = match &event {
+                Event::MappingEnd => return None,
+                Event::Scalar(key, ..) => key == "include",
+                _ => false,
+            };
+            let at = scan.value(&event, span, 1)?.range.start;
+            let (event, span) = scan.content()?;
+            if include {
+                let items = if matches!(event, Event::SequenceStart(..)) { scan.items()? } else { Vec::new() };
+                return Some(Self { at, items });
+            }
+            scan.value(&event, span, 1)?;
+        }
+    }
+}
+
 /// The events of a text.
 struct Scan<'a> {
     text: &'a str,
@@ -206,9 +245,38 @@ struct Scan<'a> {
     /// Byte offset of every character; the parser counts characters.
     bytes: Vec<usize>,
     anchors: HashMap<usize, Arc<Tree>>,
+    /// The file that the text is, if it is one.
+    file: Option<&'a Text>,
+    /// Where the anchors of the inserted line really stand.
+    imported: VecDeque<Arc<Tree>>,
 }
 
 impl<'a> Scan<'a> {
+    fn new(text: &'a str) -> Self {
+        let bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
+        let (parser, imported) = (Parser::new_from_str(text), VecDeque::new());
+        Self { text, parser, bytes, anchors: HashMap::new(), file: None, imported }
+    }
+
+    fn tree(mut self) -> Option<Tree> {
+        let (event, span) = self.content()?;
+        self.value(&event, span, 0)
+    }
+
+    /// The items of a list of texts, after its start.
+    fn items(&mut self) -> Option<Vec<(Option<String>, Range<usize>)>> {
+        let mut items = Vec::new();
+        loop {
+            let (event, span) = self.content()?;
+            let text = match &event {
+                Event::SequenceEnd => return Some(items),
+                Event::Scalar(text, ..) => Some(text.to_string()),
+                _ => None,
+            };
+            items.push((text, self.value(&event, span, 2)?.range));
+        }
+    }
+
     fn next(&mut self) -> Option<(Event<'a>, Span)> {
         self.parser.next_event()?.ok()
     }
@@ -241,6 +309,8 @@ impl<'a> Scan<'a> {
         if let Event::Scalar(text, style, ..) = event {
             range.end = range.start + scalar_len(&self.text[range.clone()], text, *style);
         }
+        let inserted = self.file.is_some_and(|file| file.inserted.contains(&range.start));
+        let range = self.file.map_or(range.clone(), |file| file.address(range.start)..file.address(range.end));
         let (kind, anchor) = match event {
             Event::Scalar(_, _, anchor, _) => (Kind::Scalar, *anchor),
             Event::SequenceStart(anchor, _) => (self.list(depth)?, *anchor),
@@ -250,7 +320,8 @@ impl<'a> Scan<'a> {
         };
         let tree = Tree { range, kind };
         if anchor > 0 {
-            self.anchors.insert(anchor, Arc::new(tree.clone()));
+            let imported = if inserted { self.imported.pop_front() } else { None };
+            self.anchors.insert(anchor, imported.unwrap_or_else(|| Arc::new(tree.clone())));
         }
         Some(tree)
     }
@@ -279,7 +350,9 @@ impl<'a> Scan<'a> {
             let key_range = self.value(&event, span, depth + 1)?.range;
             let (event, span) = self.content()?;
             let value = Arc::new(self.value(&event, span, depth + 1)?);
-            entries.push(Entry { key, key_range, value });
+            if depth > 0 || key != IMPORTED {
+                entries.push(Entry { key, key_range, value });
+            }
         }
     }
 }
@@ -307,7 +380,7 @@ fn scalar_len(line: &str, value: &str, style: ScalarStyle) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{KeyPath, Tree};
+    use super::{Includes, KeyPath, Tree};
 
     fn at(text: &str, path: &str) -> (String, String) {
         let tree = Tree::scan(text).expect("parses");
@@ -326,6 +399,18 @@ mod tests {
         assert_eq!(at(text, "g.b"), ("b".to_owned(), "'q'".to_owned()));
         assert_eq!(at(text, "g"), ("g".to_owned(), "*x".to_owned()));
         assert_eq!(at(text, "d.f").0, "f");
+    }
+
+    #[test]
+    fn includes_are_found_above_what_is_wrong() {
+        let text = "# a graph\n---\nomar: 1\ninclude:\n  - a.yaml\n  - 'b c.yaml'\n  - [x]\nnodes: *nowhere\n";
+        let includes = Includes::find(text).expect("there");
+        assert!(text[includes.at..].starts_with("include:"));
+        let items: Vec<_> = includes.items.iter().map(|(item, at)| (item.as_deref(), &text[at.clone()])).collect();
+        assert_eq!(items[..2], [(Some("a.yaml"), "a.yaml"), (Some("b c.yaml"), "'b c.yaml'")]);
+        assert_eq!(items[2].0, None);
+        assert_eq!(Includes::find("omar: 1\nnodes: {include: [x]}\n"), None);
+        assert_eq!(Includes::find("include: a.yaml\n").expect("there").items, []);
     }
 
     #[test]

@@ -14,10 +14,11 @@ use crate::codebooks::{self, CodebookHealth};
 use crate::corpus::Standing;
 use crate::evaluation;
 use crate::exec::codes::CodeTotals;
+use crate::exec::second::Retried;
 use crate::metrics::NodeCounts;
-use crate::plan::Plan;
+use crate::plan::{Plan, StopIf};
 use crate::progress::{Monitor, TrainingState, clock, hours};
-use crate::quarantine::RejectClass;
+use crate::quarantine::{self, RejectClass};
 use crate::run_folder::RunFolder;
 use crate::training::live::percent;
 
@@ -40,6 +41,12 @@ pub struct Summary {
     pub rejected: u64,
     /// By class.
     pub rejects: Vec<RejectClass>,
+    /// Recordings that nodes with `on_error: drop` gave up on, by class.
+    pub dropped: Vec<RejectClass>,
+    /// What became of recordings whose rejection the caches remembered, if they were tried again.
+    pub retried: Option<Retried>,
+    /// How many rejections are too many, if the graph says so.
+    pub stop_if: Option<StopIf>,
     /// In the order of the graph.
     pub nodes: Vec<NodeSummary>,
     /// The node that the others waited for.
@@ -109,6 +116,9 @@ impl Summary {
             shards: monitor.course.corpus.shards.len(),
             rejected: monitor.quarantine.count(),
             rejects: monitor.quarantine.classes(),
+            dropped: monitor.quarantine.dropped(),
+            retried: None,
+            stop_if: plan.stop_if,
             bottleneck: busiest.filter(|&index| load(index) > 0.0).map(|index| nodes[index].node.clone()),
             codebooks: codebooks::of_run(plan, codes),
             folder: folder.map(|folder| folder.path().to_owned()),
@@ -116,9 +126,14 @@ impl Summary {
         }
     }
 
-    /// More than half of the recordings were rejected: the corpus is hardly what it was meant to be.
+    /// More recordings were rejected than the graph allows; or, where it does not say, more than half: the corpus is
+    /// hardly what it was meant to be.
     pub fn too_many_rejects(&self) -> bool {
-        2 * self.rejected > self.tracks
+        let dropped: u64 = self.dropped.iter().map(|class| class.count).sum();
+        match self.stop_if.filter(|stop_if| self.tracks >= stop_if.after) {
+            Some(stop_if) => stop_if.is_tripped(self.rejected + dropped, self.tracks),
+            None => 2 * self.rejected > self.tracks,
+        }
     }
 
     /// The closing report.
@@ -165,17 +180,21 @@ impl Summary {
         let mut lines = Vec::new();
         let ended = if self.interrupted { "stopped cleanly" } else { "done" };
         let bottleneck = self.bottleneck.as_ref().map(|node| format!("; bottleneck: {node}")).unwrap_or_default();
+        let dropped: u64 = self.dropped.iter().map(|class| class.count).sum();
+        let dropped = if dropped > 0 { format!(", {dropped} dropped") } else { String::new() };
         lines.push(format!(
-            "{ended} in {}: {} tracks in {} shards, {} rejected{bottleneck}",
+            "{ended} in {}: {} tracks in {} shards, {} rejected{dropped}{bottleneck}",
             clock(self.wall_s),
             self.tracks,
             self.shards,
             self.rejected
         ));
-        for class in &self.rejects {
-            lines.push(format!("  {} {}", class.count, class.class));
-            lines.extend(class.examples.iter().map(|e| format!("    {}: {}", e.path, e.message)));
+        lines.extend(quarantine::lines(&self.rejects));
+        if !self.dropped.is_empty() {
+            lines.push("dropped:".to_owned());
+            lines.extend(quarantine::lines(&self.dropped));
         }
+        lines.extend(self.retried.map(|retried| retried.to_string()));
         for node in &self.nodes {
             if let Some(state) = &node.training {
                 let times = state.accuracy / state.chance;

@@ -1,18 +1,24 @@
 //! From YAML text to JSON values, and explanations of what YAML itself refuses.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
-use crate::diagnostic::{Diagnostic, Place, Report, Source, about_file};
+use crate::diagnostic::{Diagnostic, Place, Report, about_file};
 use crate::spans::{KeyPath, Tree};
+use crate::text::{Files, IMPORTED, Text};
 
-/// Parses a file that must be a map; mistakes go to the report.
-pub(crate) fn parse(source: &Arc<Source>, tree: Option<&Tree>, report: &mut Report) -> Option<Map<String, Value>> {
+/// Parses a file that must be a map; mistakes go to the report. `tree` is of the same text, and `files` has it.
+pub(crate) fn parse(
+    text: &Text,
+    tree: Option<&Tree>,
+    files: &Files,
+    report: &mut Report,
+) -> Option<Map<String, Value>> {
+    let source = &text.source;
     let duplicates = tree.map(Tree::duplicates).unwrap_or_default();
     for duplicate in &duplicates {
-        let place = |range: &Range<usize>| Some(Place { source: source.clone(), range: range.clone() });
+        let place = |range: &Range<usize>| Some(files.place(range.clone()));
         let diagnostic = Diagnostic::error(format!("key `{}` is written twice", duplicate.key))
             .at(place(&duplicate.second), "again here")
             .see(place(&duplicate.first), "first here")
@@ -22,21 +28,20 @@ pub(crate) fn parse(source: &Arc<Source>, tree: Option<&Tree>, report: &mut Repo
     if !duplicates.is_empty() {
         return None;
     }
-    let parsed = serde_yaml::from_str::<serde_yaml::Value>(&source.text).and_then(|mut value| {
-        value.apply_merge()?;
-        Ok(value)
-    });
-    let value = match parsed {
-        Ok(value) => value,
+    let value = match serde_yaml::from_str::<serde_yaml::Value>(&text.text) {
+        Ok(mut value) => {
+            value.as_mapping_mut().and_then(|map| map.shift_remove(IMPORTED));
+            value
+        }
         Err(error) => {
-            report.push(syntax_error(source, &error));
+            report.push(syntax_error(text, &error));
             return None;
         }
     };
     let errors = report.errors();
     let json = to_json(value, &KeyPath::default(), &mut |path, message, hint| {
         let range = tree.and_then(|tree| tree.find(&path.0)).map(|found| found.1.range.clone());
-        let place = range.map(|range| Place { source: source.clone(), range });
+        let place = range.map(|range| files.place(range));
         report.push(Diagnostic::error(message).at(place, "").hint(hint));
     });
     match json {
@@ -57,8 +62,7 @@ pub(crate) fn parse(source: &Arc<Source>, tree: Option<&Tree>, report: &mut Repo
 
 /// Parses a value as it stands after `--set path=`.
 pub(crate) fn parse_value(text: &str) -> Result<Value, String> {
-    let mut parsed: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
-    parsed.apply_merge().map_err(|error| error.to_string())?;
+    let parsed: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     let mut problem = None;
     let value = to_json(parsed, &KeyPath::default(), &mut |_, message, _| problem = Some(message));
     problem.map_or(Ok(value), Err)
@@ -82,7 +86,8 @@ fn to_json(value: serde_yaml::Value, path: &KeyPath, refuse: &mut dyn FnMut(&Key
             let items = items.into_iter().enumerate();
             items.map(|(index, item)| to_json(item, &path.child(index.to_string()), refuse)).collect()
         }
-        Yaml::Mapping(map) => {
+        Yaml::Mapping(mut map) => {
+            let merged = map.shift_remove("<<").map(|bases| merged(bases, path, refuse)).unwrap_or_default();
             let entries = map.into_iter().map(|(key, value)| {
                 let key = match key {
                     Yaml::String(key) => key,
@@ -91,13 +96,43 @@ fn to_json(value: serde_yaml::Value, path: &KeyPath, refuse: &mut dyn FnMut(&Key
                 let value = to_json(value, &path.child(key.as_str()), refuse);
                 (key, value)
             });
-            Value::Object(entries.collect())
+            let mut entries: Map<String, Value> = entries.collect();
+            merged.into_iter().for_each(|(key, value)| {
+                entries.entry(key).or_insert(value);
+            });
+            Value::Object(entries)
         }
         Yaml::Tagged(tagged) => {
             refuse(path, format!("the tag `{}` has no meaning here", tagged.tag), "remove it, or quote the value");
             Value::Null
         }
     }
+}
+
+/// The entries that `<<` brings to the map at `path`: those of one map, or of several, the first of which has the say.
+fn merged(
+    bases: serde_yaml::Value,
+    path: &KeyPath,
+    refuse: &mut dyn FnMut(&KeyPath, String, &str),
+) -> Map<String, Value> {
+    let bases = match bases {
+        serde_yaml::Value::Sequence(bases) => bases,
+        base => vec![base],
+    };
+    let mut entries = Map::new();
+    for base in bases {
+        match to_json(base, path, refuse) {
+            Value::Object(base) => base.into_iter().for_each(|(key, value)| {
+                entries.entry(key).or_insert(value);
+            }),
+            other => {
+                let message =
+                    format!("`<<` takes a map whose keys it adds, or a list of maps, found {}", describe(&other));
+                refuse(&path.child("<<"), message, "write `<<: *name`, the name of a template with its `*`");
+            }
+        }
+    }
+    entries
 }
 
 /// The kind of a value, in words.
@@ -116,8 +151,8 @@ fn first_line(text: &str) -> Range<usize> {
     0..text.lines().next().map_or(0, str::len)
 }
 
-fn syntax_error(source: &Arc<Source>, error: &serde_yaml::Error) -> Diagnostic {
-    let text = &source.text;
+fn syntax_error(file: &Text, error: &serde_yaml::Error) -> Diagnostic {
+    let (source, text) = (&file.source, &file.source.text);
     let at = |line: usize, column: usize| {
         let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
         let rest = text.get(start..).unwrap_or_default();
@@ -128,6 +163,7 @@ fn syntax_error(source: &Arc<Source>, error: &serde_yaml::Error) -> Diagnostic {
         Some(Place { source: source.clone(), range: start..start + len })
     };
     let location = error.location().map_or((0, 0), |at| (at.line().saturating_sub(1), at.column().saturating_sub(1)));
+    let location = (file.line(location.0), location.1);
     let tab = text.lines().position(|line| line[..line.len() - line.trim_start().len()].contains('\t'));
     if let Some(line) = tab.filter(|&line| line <= location.0 + 1) {
         let column = text.lines().nth(line).and_then(|line| line.find('\t')).unwrap_or(0);
@@ -142,7 +178,7 @@ fn syntax_error(source: &Arc<Source>, error: &serde_yaml::Error) -> Diagnostic {
     // What was being read when it went wrong began here.
     let begun = ["flow mapping", "flow sequence", "quoted scalar"].iter().find_map(|kind| {
         let (line, column) = message.split_once(&format!("{kind} at line "))?.1.split_once(" column ")?;
-        at(line.parse::<usize>().ok()?.checked_sub(1)?, column.parse::<usize>().ok()?.checked_sub(1)?)
+        at(file.line(line.parse::<usize>().ok()?.checked_sub(1)?), column.parse::<usize>().ok()?.checked_sub(1)?)
     });
     diagnostic = match begun {
         Some(begun) if what.contains("end of stream") => diagnostic.at(Some(begun), "this quote is not closed"),
@@ -182,6 +218,10 @@ fn hint(message: &str) -> Option<&'static str> {
         ("expected key", "give keys of one map the same indentation"),
         ("cannot start any token", "put the value in quotes: \"...\""),
         ("could not find expected ':'", "write `key: value`, with a space after the colon"),
+        (
+            "unknown anchor",
+            "write `name: &name {...}` above; templates of included files are known below `include`, by their keys",
+        ),
     ];
     hints.iter().find(|hint| message.contains(hint.0)).map(|hint| hint.1)
 }

@@ -71,6 +71,12 @@ pub fn edge_name(schema: &Schema) -> Option<&str> {
     schema.metadata().get(KEY_EDGE).map(String::as_str)
 }
 
+/// The constants of the edge that a schema belongs to, as JSON: for those who look at any edge. Readers of a certain one
+/// use [`Edge::spec`].
+pub fn edge_spec(schema: &Schema) -> Option<serde_json::Value> {
+    serde_json::from_str(schema.metadata().get(KEY_SPEC)?).ok()
+}
+
 /// A column that is never null.
 pub(crate) fn required(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, false)

@@ -50,7 +50,7 @@ pub use codebook_fit::{CodebookFit, CodebookFitSpec};
 pub use codebooks::{Codebooks, CodebooksSpec};
 pub use column::{column, fixed_tensor, fixed_tensor_field, fixed_tensor_shape, fixed_values, list_values};
 pub use crop::{Crop, CropSpec};
-pub use edge::{Edge, SchemaError, edge_name};
+pub use edge::{Edge, SchemaError, edge_name, edge_spec};
 pub use embedding::{Embeddings, EmbeddingsSpec, ModelLabel, Pooling};
 pub use features::{Features, FeaturesSpec, Standardized, ViewSpec};
 pub use id::TrackId;

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use omar_stages::storage::durable::{publish, temporary_for, write_durably};
+use omar_stages::storage::durable::{self, temporary_for, write_durably};
 use omar_stages::storage::{Commit, Node, PROVENANCE_KEY, RejectRecord, ShardKey, StorageError};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
@@ -133,13 +133,33 @@ impl ShardWriter {
         if let Some(commit) = standing(&self.folder, &self.schema, &self.shard)? {
             return Ok(commit);
         }
+        self.publish(rejects)
+    }
+
+    /// Makes the shard part of the cache in place of an earlier commit of it, if it is better: if no recording is
+    /// rejected that was not before, and some that were are not, or have rows now. Otherwise the earlier commit stands,
+    /// and is returned.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    ///
+    /// # Panics
+    /// When a track has not ended.
+    pub fn replace(self, earlier: &Commit, rejects: &[RejectRecord]) -> Result<Commit, CacheError> {
+        assert!(self.track.is_empty(), "a shard is committed after its last track has ended");
+        let known = |reject: &RejectRecord| earlier.rejects.iter().any(|old| old.track_id == reject.track_id);
+        let more = rejects.len() < earlier.rejects.len() || self.tracks > earlier.tracks;
+        if more && rejects.iter().all(known) { self.publish(rejects) } else { Ok(earlier.clone()) }
+    }
+
+    fn publish(self, rejects: &[RejectRecord]) -> Result<Commit, CacheError> {
         let record = record_path(&self.folder, &self.shard);
         let Self { folder, shard, file_name, temporary, writer, rows, tracks, .. } = self;
         let refused = |error| StorageError::Parquet { path: temporary.0.clone(), source: error };
         let Hashed { file, hasher, bytes } = writer.into_inner().map_err(refused)?;
         file.sync_all().map_err(|error| StorageError::io(&temporary.0, error))?;
         drop(file);
-        publish(&temporary.0, &folder.join(&file_name))?;
+        durable::publish(&temporary.0, &folder.join(&file_name))?;
         let commit = Commit {
             file: file_name,
             shard: shard.shard,

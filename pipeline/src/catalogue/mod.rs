@@ -172,6 +172,11 @@ impl Shard {
         self.tracks.ids[self.range.start + track]
     }
 
+    /// The place of a track in the shard.
+    pub fn place(&self, id: TrackId) -> Option<usize> {
+        self.tracks.ids[self.range.clone()].binary_search(&id).ok()
+    }
+
     /// What a source, by its place in [`Catalogue::sources`], says about a track.
     pub fn recording(&self, source: usize, track: usize) -> Option<Recording> {
         let place = self.tracks.place(source, self.range.start + track)?;

@@ -13,6 +13,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod stages;
+pub mod test;
 pub mod top;
 pub mod validate;
 

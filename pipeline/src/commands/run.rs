@@ -79,6 +79,7 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
         folder: Some(folder),
         resume: args.resume.is_some(),
         limit: args.limit,
+        retry_quarantined: args.retry_quarantined,
         direct: args.direct,
         reporter: Reporter::for_stderr(),
         group,
@@ -123,6 +124,16 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
             failed(&error.to_string(), graph.json);
             Exit::Device
         }
+        Err(RunError::TooManyRejects(error)) => {
+            if graph.json {
+                write_json(&json!({ "error": error.to_string(), "rejects": error.classes }));
+            }
+            write_message(&format!("error: {error}\n"));
+            if let Some(folder) = &options.folder {
+                write_message(&format!("what was rejected so far: {}\n", folder.join("quarantine").display()));
+            }
+            Exit::Rejects
+        }
         Err(error) => failed(&error.to_string(), graph.json),
     }
 }
@@ -135,8 +146,13 @@ fn ended(summary: &Summary, args: &RunArgs) -> Exit {
         return Exit::Interrupted;
     }
     if summary.too_many_rejects() {
-        let (rejected, tracks) = (summary.rejected, summary.tracks);
-        write_message(&format!("error: {rejected} of {tracks} recordings were rejected; see the classes above\n"));
+        let dropped: u64 = summary.dropped.iter().map(|class| class.count).sum();
+        let (rejected, tracks) = (summary.rejected + dropped, summary.tracks);
+        let limit = summary.stop_if.filter(|stop_if| tracks >= stop_if.after).map_or(0.5, |stop_if| stop_if.rate);
+        write_message(&format!(
+            "error: {rejected} of {tracks} recordings were rejected, more than {} %; see the classes above\n",
+            100.0 * limit
+        ));
         return Exit::Rejects;
     }
     Exit::Done

@@ -3,11 +3,11 @@
 use omar_stages::Registry;
 
 use super::write_json;
-use crate::cli::Exit;
+use crate::cli::{Exit, SchemaArgs};
 use crate::grammar;
 
 /// Prints the schema.
-pub fn schema(registry: &Registry) -> Exit {
-    write_json(&grammar::schema(registry));
+pub fn schema(args: &SchemaArgs, registry: &Registry) -> Exit {
+    write_json(&if args.included { grammar::included(registry) } else { grammar::schema(registry) });
     Exit::Done
 }

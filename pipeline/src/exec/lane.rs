@@ -2,7 +2,10 @@
 //!
 //! Batches go depth first: what an operator emits is processed before it is asked for more, so a two-hour file passes
 //! through decode, resample, crop, features and tokenize in blocks of a second or two. A lane can stop between any two
-//! blocks: when its outbox is full it is put aside and continued later, so no thread ever waits inside it.
+//! blocks: when its outbox is full it is put aside and continued later, so no thread ever waits inside it, but for the
+//! pause before a recording is tried again.
+
+mod again;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,6 +18,7 @@ use arrow::array::RecordBatch;
 use omar_schemas::TrackId;
 use omar_stages::{Meeting, Operator, Output, Progress, Rejection, StageError};
 
+use self::again::Tries;
 use super::align::Align;
 use super::network::{Mode, Network};
 use super::traffic::{Hand, Owner};
@@ -28,6 +32,7 @@ pub(crate) struct Lane {
     align: Vec<Align>,
     work: Vec<Work>,
     task: Option<(Arc<ShardTask>, usize)>,
+    tries: Tries,
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
     hand: Arc<Hand>,
@@ -62,15 +67,26 @@ impl Lane {
             align,
             work: Vec::new(),
             task: None,
+            tries: Tries::default(),
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             hand,
         }
     }
 
+    /// The nodes that it carries recordings through.
+    pub(super) fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
     /// Takes on recording `track` of a shard.
     pub(crate) fn start(&mut self, shard: Arc<ShardTask>, track: usize) {
         debug_assert!(self.task.is_none() && self.work.is_empty(), "a lane carries one recording at a time");
+        self.tries = Tries::default();
+        self.begin(shard, track);
+    }
+
+    fn begin(&mut self, shard: Arc<ShardTask>, track: usize) {
         for (index, mode) in shard.modes.iter().enumerate().rev() {
             let node = &self.network.nodes[index];
             if *mode != Mode::Compute {
@@ -105,7 +121,7 @@ impl Lane {
         while self.outbox_bytes < limit && !halted() {
             let Some(work) = self.work.pop() else {
                 self.finish(None);
-                return Ok(true);
+                return self.network.breaker.check().map(|()| true);
             };
             let index = work.node();
             let started = Instant::now();
@@ -114,19 +130,22 @@ impl Lane {
             let network = self.network.clone();
             let node = &network.nodes[index];
             node.metrics.busy(started.elapsed());
-            let rejection = match outcome {
+            let mut rejection = match outcome {
                 Ok(Ok(None)) => continue,
                 Ok(Ok(Some(rejection))) => rejection,
                 Ok(Err(source)) => return Err(RunError::Stage { node: node.id.clone(), source }),
                 Err(panic) => Rejection::new("internal", format!("the stage panicked: {}", panic_text(&*panic))),
             };
+            if self.tries_again(index, &mut rejection) {
+                continue;
+            }
             if node.on_error == OnError::Fail {
                 let path = self.origin().1;
                 return Err(RunError::Rejected { node: node.id.clone(), path, reason: rejection });
             }
             node.metrics.reject();
             self.finish(Some((index, rejection)));
-            return Ok(true);
+            return self.network.breaker.check().map(|()| true);
         }
         self.hand.wait(self.work.last().map(Work::node));
         Ok(false)
@@ -270,12 +289,16 @@ impl Lane {
                 dropped,
             }
         });
+        self.network.breaker.count(shard.position, rejected.as_ref());
         self.network.traffic.through(shard.epoch);
         self.hand.rest();
         self.outbox.push_back(Message::End { rejected });
     }
 
     fn post(&mut self, message: Message, bytes: usize) {
+        if self.tries.was_posted() {
+            return;
+        }
         self.outbox_bytes += bytes;
         self.outbox.push_back(message);
     }

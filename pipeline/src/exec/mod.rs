@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`network`] | the nodes of a plan, connected; which of them a shard needs |
 //! | [`lane`] | one recording through the track-level nodes |
+//! | [`breaker`] | ends a run that rejects too many recordings |
+//! | [`second`] | recordings whose rejection the caches remember, tried again |
 //! | [`align`] | inputs of a several-input node brought into step |
 //! | [`shards`] | the corpus cut into shards; passes over it |
 //! | [`sinks`] | where rows end up: caches, quarantine |
@@ -16,12 +18,14 @@
 //! [`crate::render`] does the same with timely, pools and back-pressure.
 
 pub(crate) mod align;
+pub mod breaker;
 pub(crate) mod codes;
 pub(crate) mod corpus;
 pub(crate) mod direct;
 pub(crate) mod division;
 pub(crate) mod lane;
 pub(crate) mod network;
+pub mod second;
 pub(crate) mod shards;
 pub(crate) mod sinks;
 pub(crate) mod traffic;
@@ -123,6 +127,9 @@ pub enum RunError {
         /// Why.
         reason: Rejection,
     },
+    /// More recordings were rejected than `errors.stop_if` allows.
+    #[error(transparent)]
+    TooManyRejects(#[from] Box<breaker::TooManyRejects>),
     /// The processes of the run did not come together.
     #[error(transparent)]
     Cluster(#[from] crate::cluster::ClusterError),

@@ -9,14 +9,16 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use omar_stages::{Port, Scope, Stage, StageContext};
 
+use super::breaker::Breaker;
 use super::traffic::Traffic;
 use crate::metrics::NodeMetrics;
-use crate::plan::{OnError, Plan};
+use crate::plan::{OnError, Plan, Retry};
 
 /// All nodes of a plan with what running them needs.
 pub(crate) struct Network {
     /// In topological order.
     pub(crate) nodes: Vec<Node>,
+    pub(crate) breaker: Breaker,
     pub(crate) traffic: Traffic,
 }
 
@@ -32,6 +34,7 @@ pub(crate) struct Node {
     pub(crate) inputs: Vec<usize>,
     pub(crate) consumers: Vec<(usize, Port)>,
     pub(crate) on_error: OnError,
+    pub(crate) retry: Option<Retry>,
     pub(crate) metrics: Arc<NodeMetrics>,
 }
 
@@ -58,6 +61,7 @@ impl Network {
                 inputs: node.inputs.iter().map(|input| input.node).collect(),
                 consumers: Vec::new(),
                 on_error: node.on_error,
+                retry: node.retry,
                 metrics: Arc::default(),
             })
             .collect();
@@ -67,7 +71,7 @@ impl Network {
                 nodes[producer].consumers.push((consumer, port));
             }
         }
-        Self { nodes, traffic: Traffic::default() }
+        Self { nodes, breaker: Breaker::new(plan.stop_if), traffic: Traffic::default() }
     }
 }
 
@@ -75,7 +79,7 @@ impl Network {
     /// No nodes.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
-        Self { nodes: Vec::new(), traffic: Traffic::default() }
+        Self { nodes: Vec::new(), breaker: Breaker::new(None), traffic: Traffic::default() }
     }
 
     /// A thread of the pool had nothing to do for some time. It goes to the account of the node that it would have

@@ -19,6 +19,7 @@ use crate::cache::Store;
 use crate::catalogue::Shard;
 use crate::commands::write_message;
 use crate::corpus::Corpus;
+use crate::plan::OnError;
 
 /// Everything that is to be done: nodes, shards, caches, and who still wants more.
 pub(crate) struct Course {
@@ -30,6 +31,8 @@ pub(crate) struct Course {
     pub(crate) corpora: Vec<Option<Arc<Appetite>>>,
     /// The code counts of what was in the caches before the run.
     pub(crate) standing: Standing,
+    /// Commits that are made again, by node and shard: they stand until better ones are there.
+    pub(super) replaced: HashMap<(usize, usize), Commit>,
     /// What is committed, by node and shard.
     commits: RwLock<HashMap<(usize, usize), Commit>>,
     /// Committed shards whose bytes this run has checked, by node and shard.
@@ -124,9 +127,10 @@ impl Course {
         seed: u64,
         divide: impl FnOnce(&Self) -> Result<Division, StageError>,
     ) -> Result<Self, StageError> {
-        let (standing, division) = (Standing::default(), Division::default());
+        let (standing, division, replaced) = (Standing::default(), Division::default(), HashMap::new());
         let (commits, intact, order) = (RwLock::default(), Mutex::default(), Mutex::default());
-        let mut course = Self { network, corpus, stores, corpora, standing, commits, intact, seed, order, division };
+        let mut course =
+            Self { network, corpus, stores, corpora, standing, replaced, commits, intact, seed, order, division };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
@@ -174,7 +178,32 @@ impl Course {
         self.commits.write().unwrap_or_else(PoisonError::into_inner).insert((node, shard), commit);
     }
 
-    fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
+    /// Treats a shard of a node as if it were not committed. Returns its commit.
+    pub(super) fn forget(&mut self, node: usize, shard: usize) -> Option<Commit> {
+        self.commits.get_mut().unwrap_or_else(PoisonError::into_inner).remove(&(node, shard))
+    }
+
+    /// A shard in which these nodes are computed from the recordings on, whatever the caches hold, and nothing is kept.
+    pub(super) fn trial(&self, index: usize, wanted: &[usize]) -> ShardTask {
+        let modes = self.network.modes(|node| wanted.contains(&node), |_| false);
+        let count = modes.len();
+        ShardTask {
+            epoch: 0,
+            position: Position::default(),
+            shard: self.corpus.shards[index].clone(),
+            index,
+            sources: self.corpus.sources.clone(),
+            modes,
+            keep: vec![false; count],
+            commits: Vec::new(),
+            counts: Vec::new(),
+            results: false,
+            readers: (0..count).map(|_| None).collect(),
+            hungry: Vec::new(),
+        }
+    }
+
+    pub(super) fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
         self.commits.read().unwrap_or_else(PoisonError::into_inner).get(&(node, shard)).cloned()
     }
 
@@ -344,8 +373,10 @@ impl Course {
     /// Rejections that the caches remember: recordings that need not be tried to be known as unusable.
     pub(crate) fn remembered_rejects(&self) -> Vec<RejectedTrack> {
         let commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let dropped = |id: &str| self.network.nodes.iter().any(|node| node.id == id && node.on_error == OnError::Drop);
         let of = |commit: &Commit| -> Vec<RejectedTrack> {
-            commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard)).collect()
+            let rejects = commit.rejects.iter().map(|record| RejectedTrack::from_record(record, &commit.shard));
+            rejects.map(|reject| RejectedTrack { dropped: dropped(&reject.node), ..reject }).collect()
         };
         let own = commits.iter().filter(|(key, _)| self.division.owns(key.1));
         let mut rejects: Vec<RejectedTrack> = own.flat_map(|(_, commit)| of(commit)).collect();

@@ -130,12 +130,18 @@ impl Recorder {
             let started = Instant::now();
             self.hand.take(format!("the commit of shard {}", task.shard.name));
             self.hand.enter(node, started);
+            let tally = shard.tallies.remove(&node).map(|tally| tally.shard);
+            if self.course.replaced.contains_key(&(node, task.index)) {
+                let replaced = self.course.replace(node, task.index, writer, &rejects, tally);
+                changes.extend(replaced.map_err(|error| self.error(node, &error))?);
+                continue;
+            }
             let commit = writer.commit(&rejects).map_err(|error| self.error(node, &error))?;
             let metrics = &self.course.network.nodes[node].metrics;
             metrics.wrote(started.elapsed());
             metrics.committed(commit.bytes);
-            if let Some(tally) = shard.tallies.remove(&node) {
-                let replaced = self.course.replace_codes(node, &commit, tally.shard);
+            if let Some(counts) = tally {
+                let replaced = self.course.replace_codes(node, &commit, counts);
                 changes.extend(replaced.map_err(|error| self.error(node, &error))?);
             }
             self.course.note(node, task.index, commit);

@@ -1,0 +1,82 @@
+//! A recording that failed for reasons of input and output, tried again.
+//!
+//! What a lane makes of a recording is a function of the recording alone, so the second try posts the same messages as
+//! the first one did, and those that the first one has posted are left out: to those behind the lane it is as if it had
+//! only paused.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use omar_stages::Rejection;
+
+use super::Lane;
+use crate::policy::IO;
+
+/// While it pauses, it looks this often whether the run is being stopped.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the current recording was tried.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    failed: u32,
+    /// Messages of this try.
+    posted: usize,
+    /// Messages that earlier tries posted.
+    known: usize,
+}
+
+impl Tries {
+    /// Whether the next message was posted by an earlier try.
+    pub(super) fn was_posted(&mut self) -> bool {
+        self.posted += 1;
+        self.posted <= self.known
+    }
+
+    fn again(&mut self) {
+        self.known = self.known.max(self.posted);
+        self.posted = 0;
+    }
+}
+
+impl Lane {
+    /// Begins the recording once more if the node that rejected it wants that, after a pause. If it was tried more than
+    /// once, the message of the rejection says so.
+    pub(super) fn tries_again(&mut self, node: usize, rejection: &mut Rejection) -> bool {
+        let node = &self.network.nodes[node];
+        let Some(retry) = node.retry.filter(|_| rejection.class == IO) else { return false };
+        self.tries.failed += 1;
+        let Some(pause) = retry.pause(self.tries.failed) else {
+            rejection.message = format!("{} (tried {} times)", rejection.message, self.tries.failed);
+            return false;
+        };
+        let started = Instant::now();
+        while started.elapsed() < pause && !node.context.stopping.load(Ordering::Acquire) {
+            std::thread::sleep(LOOK_EVERY.min(pause.saturating_sub(started.elapsed())));
+        }
+        self.align.iter_mut().for_each(super::Align::clear);
+        self.work.clear();
+        self.operators.iter_mut().for_each(|operator| *operator = None);
+        self.tries.again();
+        let (shard, track) = self.current();
+        self.begin(shard, track);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tries;
+
+    #[test]
+    fn what_was_posted_is_not_posted_again() {
+        let mut tries = Tries::default();
+        let mut posted = |count: usize| (0..count).filter(|_| !tries.was_posted()).count();
+        assert_eq!(posted(5), 5);
+        tries.again();
+        let mut posted = |count: usize| (0..count).filter(|_| !tries.was_posted()).count();
+        assert_eq!(posted(3), 0, "failed earlier than before");
+        tries.again();
+        let mut posted = |count: usize| (0..count).filter(|_| !tries.was_posted()).count();
+        assert_eq!(posted(7), 2, "five of them are known");
+    }
+}
