@@ -246,12 +246,9 @@ impl Report {
             Ok(foreign) => {
                 let (path, node, size) = (folder.path.display(), &folder.node.node, Bytes(folder.bytes));
                 self.line(&format!("{path}  {node}, {}, {size}", count(folder.commits.len(), "shard")));
-                if !foreign.is_empty() {
-                    self.line(&format!(
-                        "  stays for {} that are not ours, such as {}",
-                        count(foreign.len(), "file"),
-                        foreign[0].display()
-                    ));
+                if let Some((first, others)) = foreign.split_first() {
+                    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                    self.line(&format!("  stays for what is not ours: {}{more}", first.display()));
                 }
                 self.done(&folder.path, "remove", folder.bytes);
             }

@@ -145,12 +145,9 @@ pub(crate) fn nodes(picture: &Picture, look: Look) -> Vec<String> {
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     let shards = picture.shards().total;
     rows.extend(picture.nodes.iter().map(|node| cells(node, shards, goes_on)));
-    let keep = kept(&rows, goes_on);
-    let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| keep.iter().map(|&column| row[column].clone()).collect()).collect();
-    let left: Vec<usize> = (0..keep.len()).filter(|&at| [0, 1, 2, 4, 12].contains(&keep[at])).collect();
+    let lines = fitting(&rows, kept(&rows, goes_on), look.width);
     let bottleneck = picture.bottleneck.as_ref().map(|bottleneck| bottleneck.node.as_str());
-    let lines = columns(&rows, &left).into_iter().enumerate().map(|(row, line)| {
+    let lines = lines.into_iter().enumerate().map(|(row, line)| {
         let line = cut(&line, look.width);
         match row.checked_sub(1).map(|node| picture.nodes[node].record.node.as_str()) {
             None => dim(&line, look.colour),
@@ -173,6 +170,24 @@ fn kept(rows: &[Vec<String>], goes_on: bool) -> Vec<usize> {
     let says = |column: usize| rows[1..].iter().any(|row| !matches!(row[column].as_str(), "" | "-"));
     let momentary = |column: usize| matches!(column, 5 | 6);
     (0..rows[0].len()).filter(|&column| says(column) && (goes_on || !momentary(column))).collect()
+}
+
+/// As many of the columns as there is room for, without those first that are missed least.
+fn fitting(rows: &[Vec<String>], mut keep: Vec<usize>, width: usize) -> Vec<String> {
+    let mut dispensable = [9, 5, 1, 8, 11, 10, 6].into_iter();
+    loop {
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| keep.iter().map(|&column| row[column].clone()).collect()).collect();
+        let left: Vec<usize> = (0..keep.len()).filter(|&at| [0, 1, 2, 4, 12].contains(&keep[at])).collect();
+        let lines = columns(&rows, &left);
+        if lines.iter().all(|line| line.chars().count() <= width) {
+            return lines;
+        }
+        match dispensable.next() {
+            Some(column) => keep.retain(|&kept| kept != column),
+            None => return lines,
+        }
+    }
 }
 
 fn cells(node: &NodeLoad, shards: u64, goes_on: bool) -> Vec<String> {
@@ -310,10 +325,10 @@ mod tests {
             "test: running for 1:00, about 1:01 left",
             "shards 3/8 (38 %)  tracks 0/0  memory 0B of 0B",
             "",
-            "node    stage     busy            waits for       now  rows  rows/s",
-            "tracks  files               0 %  downstream 75 %    -   600    10.0",
-            "audio   decode    ██       25 %  -                  2   600    10.0",
-            "model   pretrain  ███████▏ 90 %  input 10 %         -   600    10.0  step 5/90 ◀",
+            "node    stage     busy            waits for        now  rows  rows/s",
+            "tracks  files                0 %  downstream 75 %    -   600    10.0",
+            "audio   decode    ██        25 %  -                  2   600    10.0",
+            "model   pretrain  ███████▎  90 %  input 10 %         -   600    10.0  step 5/90 ◀",
             "",
             "bottleneck: model (pretrain), at work 90 % of the time; the pool waits for downstream 75 %",
         ];
@@ -327,6 +342,11 @@ mod tests {
                 assert!(line.chars().count() <= width && !line.contains('\x1b'), "{width}: {line}");
             }
         }
+        let narrow = lines(&picture(), Look { width: 66, colour: false }).join("\n");
+        assert!(
+            narrow.contains("step 5/90") && !narrow.contains("pretrain  "),
+            "a step is worth more than a stage:\n{narrow}"
+        );
         let coloured = lines(&picture(), Look { width: 80, colour: true });
         assert!(coloured.iter().any(|line| line.starts_with("\x1b[33mmodel")), "{coloured:#?}");
     }

@@ -214,7 +214,7 @@ mod tests {
             "test: complete after 1:00, 0/0 tracks in 8 shards\n",
             "1 process, 2 threads; rows on their way held 1.0MiB of 1.0GiB at most, a process 5.0MiB in all\n",
             "the run was continued once: this is its last part\n",
-            "\n└ audio      decode     30.00  25 %",
+            "\n└ audio    decode     30.00  25 %         -",
             "\nbottleneck: model (pretrain), at work 90 % of the time; the pool waited for downstream 75 %\n",
             "\nrejected by audio: 2 corrupt, such as a.mp3\n",
         ] {
