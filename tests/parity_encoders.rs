@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod published;
+mod small_encoders;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,22 +20,13 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use omar_stages::encoder::import::{ImportOptions, read};
 use omar_stages::encoder::{Encoder, EncoderFolder, Heard, Want};
-use published::{Checkpoint, Tensors};
+use published::Checkpoint;
 use serde_json::{Value, json};
+use small_encoders::{Tensors, count, load, maest_config, mert_config, musicfm_tensors, reference, statistics};
 use tempfile::TempDir;
 
 /// Largest difference to the reference, over the largest value of a hidden state.
 const TOLERANCE: f32 = 1e-4;
-
-fn reference() -> PathBuf {
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    std::env::var_os("OMAR_REFERENCE").map_or(golden, PathBuf::from).join("encoders")
-}
-
-fn load(name: &str) -> Tensors {
-    let path = reference().join(name);
-    candle_core::safetensors::load(&path, &Device::Cpu).unwrap().into_iter().collect()
-}
 
 /// The files of the reference whose names start so.
 fn files(start: &str) -> Vec<String> {
@@ -43,17 +35,6 @@ fn files(start: &str) -> Vec<String> {
     names.sort();
     assert!(!names.is_empty(), "no {start}* in {}", reference().display());
     names
-}
-
-fn sizes(file: &str) -> Value {
-    let text = fs::read_to_string(reference().join("meta.json")).unwrap();
-    serde_json::from_str::<Value>(&text).unwrap()["files"][file].clone()
-}
-
-/// One more than the last number after `prefix` in the names of tensors.
-fn count(tensors: &Tensors, prefix: &str) -> usize {
-    let number = |name: &String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
-    tensors.keys().filter_map(number).max().unwrap() + 1
 }
 
 fn values(tensors: &Tensors, name: &str) -> Vec<f32> {
@@ -144,32 +125,6 @@ fn hold(encoder: &dyn Encoder, heard: &Heard, tensors: &Tensors, prefix: &str) {
 
 // ---------------------------------------------------------------------------------------------------------- MusicFM
 
-/// The triangular filters of MusicFM's spectrogram, `(bins, bands)`.
-fn filters() -> Tensor {
-    let (bins, bands) = (1025, 128);
-    let hz = |mel: f64| 700.0 * (10f64.powf(mel / 2595.0) - 1.0);
-    let top = 2595.0 * (1.0 + 12_000.0 / 700.0f64).log10();
-    let edge = |i: usize| hz(top * i as f64 / (bands + 1) as f64);
-    let value = |bin: usize, band: usize| {
-        let f = 12_000.0 * bin as f64 / (bins - 1) as f64;
-        let (left, peak, right) = (edge(band), edge(band + 1), edge(band + 2));
-        ((f - left) / (peak - left)).min((right - f) / (right - peak)).max(0.0) as f32
-    };
-    let all: Vec<f32> = (0..bins * bands).map(|i| value(i / bands, i % bands)).collect();
-    Tensor::from_vec(all, (bins, bands), &Device::Cpu).unwrap()
-}
-
-fn musicfm_tensors() -> Tensors {
-    let mut tensors = load("musicfm.weights.safetensors");
-    let part = "model.preprocessor_melspec_2048.mel_stft";
-    tensors.entry(format!("{part}.mel_scale.fb")).or_insert_with(filters);
-    tensors
-}
-
-fn statistics() -> (&'static str, String) {
-    ("fma_stats.json", fs::read_to_string(reference().join("fma_stats.json")).unwrap())
-}
-
 fn musicfm() -> Model {
     Model::new(&[statistics()]).with("pretrained_fma.pt", &musicfm_tensors())
 }
@@ -209,19 +164,6 @@ fn musicfm_gives_the_reference() {
 }
 
 // ------------------------------------------------------------------------------------------------------------- MERT
-
-fn mert_config(tensors: &Tensors, file: &str) -> Value {
-    let sizes = sizes(file);
-    json!({
-        "model_type": "mert_model", "architectures": ["MERTModel"], "hidden_size": sizes["dim"],
-        "num_hidden_layers": count(tensors, "encoder.layers."), "num_attention_heads": sizes["heads"],
-        "intermediate_size": sizes["ffn"], "do_stable_layer_norm": sizes["stable"],
-        "conv_dim": vec![sizes["conv_dim"].clone(); 7], "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-        "conv_stride": [5, 2, 2, 2, 2, 2, 2], "conv_bias": false, "feat_extract_norm": "group",
-        "feature_extractor_cqt": false, "deepnorm": false, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
-        "num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16, "attention_relax": -1.0,
-    })
-}
 
 fn mert(tensors: &Tensors, config: &Value, normalize: bool, file: &str) -> Model {
     let processor = json!({"do_normalize": normalize, "sampling_rate": 24_000, "return_attention_mask": true});
@@ -265,16 +207,6 @@ fn mert_gives_the_reference_in_both_sizes_and_both_spellings_of_weight_norm() {
 }
 
 // ------------------------------------------------------------------------------------------------------------ MAEST
-
-fn maest_config(layers: usize) -> Value {
-    let sizes = sizes("maest.weights.safetensors");
-    json!({
-        "architectures": ["ASTForAudioClassification"], "model_type": "audio-spectrogram-transformer",
-        "num_mel_bins": 96, "patch_size": 16, "frequency_stride": 10, "time_stride": 10, "hidden_size": sizes["dim"],
-        "num_hidden_layers": layers, "num_attention_heads": sizes["heads"], "intermediate_size": sizes["ffn"],
-        "hidden_act": "gelu", "qkv_bias": true, "layer_norm_eps": 1e-6, "max_length": sizes["max_length"],
-    })
-}
 
 fn maest(file: &str, checkpoint: &str) -> Model {
     let tensors = load(file);

@@ -151,7 +151,7 @@ pub struct InspectArgs {
 pub struct ImportArgs {
     /// A folder with the files of a published OMAR-RQ (`config.gin`, `model.ckpt`), MusicFM (`pretrained_*.pt`,
     /// `*_stats.json`), MERT or MAEST (`config.json`, `pytorch_model.bin` or `model.safetensors`), one of these files, or
-    /// `hf:OWNER/NAME` for a repository of Hugging Face with an OMAR-RQ, with `@REVISION` if need be.
+    /// `hf:OWNER/NAME` for a repository of Hugging Face, with `@REVISION` if need be.
     pub model: String,
     /// Folder to write; by default `models/NAME`.
     #[arg(long, value_name = "FOLDER")]

@@ -15,6 +15,7 @@ mod block;
 mod import;
 mod network;
 mod stem;
+mod winograd;
 
 use std::sync::Arc;
 

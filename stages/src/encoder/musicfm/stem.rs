@@ -2,6 +2,7 @@
 //!
 //! An image has channels last and a border of zeros, so the three taps of a row of a filter lie one after another, and a
 //! row of outputs is the sum of three products of matrices, one for each row of the filter, without anything being copied.
+//! The convolutions that do not halve the image, most of the work, take fewer multiplications (see [`winograd`](super::winograd)).
 
 use candle_core::Tensor;
 
@@ -10,24 +11,25 @@ use crate::model::kernel::gemm::{Into, Matrix, multiply};
 use crate::model::kernel::rows::map_rows;
 
 use super::super::blocks::Part;
+use super::winograd::Winograd;
 use super::{BANDS, MusicFmConfig, REDUCTION, on_host};
 
 const EPS: f64 = 1e-5;
 /// Rows and columns of a filter.
-const SIDE: usize = 3;
+pub(super) const SIDE: usize = 3;
 /// Images of fewer channels are copied out tap by tap, so that one product does it all.
 const FEW: usize = 16;
 
 /// Bands by frames by channels, with a border of zeros.
-struct Image {
-    height: usize,
-    width: usize,
+pub(super) struct Image {
+    pub(super) height: usize,
+    pub(super) width: usize,
     channels: usize,
     values: Vec<f32>,
 }
 
 impl Image {
-    fn new(height: usize, width: usize, channels: usize) -> Self {
+    pub(super) fn new(height: usize, width: usize, channels: usize) -> Self {
         Self { height, width, channels, values: vec![0.0; (height + 2) * (width + 2) * channels] }
     }
 
@@ -36,12 +38,17 @@ impl Image {
         row * (self.width + 2) * self.channels
     }
 
+    /// Row `row` with its borders, `(width + 2, channels)`; the border above is row 0.
+    pub(super) fn bordered(&self, row: usize) -> &[f32] {
+        &self.values[self.start(row)..self.start(row + 1)]
+    }
+
     /// Row `row` without its borders, `(width, channels)`; the first row is 0.
-    fn row(&self, row: usize) -> &[f32] {
+    pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.values[self.start(row + 1) + self.channels..][..self.width * self.channels]
     }
 
-    fn row_mut(&mut self, row: usize) -> &mut [f32] {
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
         let start = self.start(row + 1) + self.channels;
         &mut self.values[start..][..self.width * self.channels]
     }
@@ -83,8 +90,8 @@ impl Convolution {
         Ok(Self { weight, bias, inputs, stride })
     }
 
-    /// The convolution without its bias, into or onto the images's rows.
-    fn run(&self, x: &Image, out: &mut Image, into: Into) {
+    /// The convolution without its bias.
+    fn run(&self, x: &Image, out: &mut Image) {
         let (width, outputs) = (out.width, out.channels);
         let columns = SIDE * self.inputs;
         let filter = |row: usize| &self.weight[row * outputs * columns..][..outputs * columns];
@@ -106,12 +113,12 @@ impl Convolution {
                     }
                 }
                 let (a, b) = (Matrix::new(&copied, SIDE * columns), Matrix::new(&whole, SIDE * columns).t());
-                multiply(out.row_mut(row), a, b, into);
+                multiply(out.row_mut(row), a, b, Into::Replace);
                 continue;
             }
             for tap in 0..SIDE {
                 let a = Matrix::strided(seen(tap), width, columns, self.stride * self.inputs);
-                let into = if tap == 0 { into } else { Into::Add };
+                let into = if tap == 0 { Into::Replace } else { Into::Add };
                 multiply(out.row_mut(row), a, Matrix::new(filter(tap), columns).t(), into);
             }
         }
@@ -121,31 +128,30 @@ impl Convolution {
 /// `relu(convolution 2 of relu(convolution 1 of x) + convolution 3 of x)`; the first and the third halve the image.
 #[derive(Debug)]
 struct Residual {
-    convolutions: [Convolution; 3],
+    first: Convolution,
+    second: Winograd,
+    shortcut: Convolution,
     /// Of the second and the third together.
     bias: Vec<f32>,
 }
 
 impl Residual {
     fn new(part: &Part<'_>, inputs: usize, outputs: usize) -> Result<Self, ModelError> {
-        let convolutions = [
-            Convolution::new(part, 1, (inputs, outputs), 2)?,
-            Convolution::new(part, 2, (outputs, outputs), 1)?,
-            Convolution::new(part, 3, (inputs, outputs), 2)?,
-        ];
-        let bias = convolutions[1].bias.iter().zip(&convolutions[2].bias).map(|(a, b)| a + b).collect();
-        Ok(Self { convolutions, bias })
+        let first = Convolution::new(part, 1, (inputs, outputs), 2)?;
+        let second = Convolution::new(part, 2, (outputs, outputs), 1)?;
+        let shortcut = Convolution::new(part, 3, (inputs, outputs), 2)?;
+        let bias = second.bias.iter().zip(&shortcut.bias).map(|(a, b)| a + b).collect();
+        Ok(Self { first, second: Winograd::new(&second.weight, outputs, outputs), shortcut, bias })
     }
 
     fn forward(&self, x: &Image) -> Image {
-        let [first, second, shortcut] = &self.convolutions;
         let ((height, width), outputs) = (x.halved(), self.bias.len());
         let mut inner = Image::new(height, width, outputs);
-        first.run(x, &mut inner, Into::Replace);
-        rectify(&mut inner, &first.bias);
+        self.first.run(x, &mut inner);
+        rectify(&mut inner, &self.first.bias);
         let mut out = Image::new(height, width, outputs);
-        shortcut.run(x, &mut out, Into::Replace);
-        second.run(&inner, &mut out, Into::Add);
+        self.shortcut.run(x, &mut out);
+        self.second.add(&inner, &mut out);
         rectify(&mut out, &self.bias);
         out
     }
