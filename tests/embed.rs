@@ -148,7 +148,7 @@ fn mistakes_are_one_clear_message() {
         (vec!["embed", "model", "audio", "--hop", "40s"], "--hop: expected a window (30s) at most"),
         (
             vec!["import", "audio"],
-            "`audio` is no encoder: expected `config.gin` and `model.ckpt` in it, found no `config.gin`",
+            "`audio` is no encoder: expected a published model in it: `config.gin` and `model.ckpt` of OMAR-RQ",
         ),
         (vec!["import", "hf:x"], "expected `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, found `hf:x`"),
     ];

@@ -71,7 +71,7 @@ fn zeros(shape: &[usize]) -> Tensor {
 #[test]
 fn a_model_of_another_size_is_read() {
     let manifest = Model::sound().read().unwrap();
-    assert_eq!(manifest.model, ConformerConfig { dropout: 0.2, ..config() });
+    assert_eq!(manifest.conformer(), Some(&ConformerConfig { dropout: 0.2, ..config() }));
     assert_eq!((manifest.sample_rate, manifest.patch_samples, manifest.rate), (16_000, 1280, 12.5));
     let view = &manifest.views[0];
     assert_eq!((view.name.as_str(), view.bins, view.hop_len, view.patch_frames), ("mel", 64, 320, 4));
@@ -99,7 +99,7 @@ fn a_deep_model_without_rotary_positions_is_read() {
         nets.cqt.CQT.whatever_it_has = 'is not heard'\n\
         nets.conformer.Conformer:\n  alpha_deepnorm = 1.5\n  beta_deepnorm = 0.5\n  num_heads = 4\n";
     let manifest = Model::new(text, &encoder_tensors(&model, 1280)).read().unwrap();
-    assert_eq!(manifest.model, model);
+    assert_eq!(manifest.conformer(), Some(&model));
     assert_eq!((manifest.rate, manifest.views[0].mean.len()), (18.75, 0));
     assert_eq!(manifest.ignored.len(), 2);
 }
@@ -190,6 +190,11 @@ fn files_that_are_no_checkpoints_are_refused() {
     );
     fs::write(model.path("model.safetensors"), b"\x10\x00").unwrap();
     assert!(model.refused().contains("is the file complete?"), "{}", model.refused());
+    fs::remove_file(model.path("config.gin")).unwrap();
+    assert!(model.refused().contains("is the file complete?"), "{}", model.refused());
+    fs::remove_file(model.path("model.safetensors")).unwrap();
+    assert!(model.read().unwrap_err().ends_with("found no tensors"));
+    let model = Model::sound();
     fs::remove_file(model.path("config.gin")).unwrap();
     assert!(model.read().unwrap_err().ends_with("expected `config.gin` and `model.ckpt` in it, found no `config.gin`"));
 }

@@ -152,7 +152,7 @@ class Ours:
         self.what = self.process.stdout.readline().strip()
 
     def run(self, batch: int) -> float:
-        print(batch, self.folder / "in.f32", self.folder / "out.f32", file=self.process.stdin, flush=True)
+        print(batch, POSITIONS, self.folder / "in.f32", self.folder / "out.f32", file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
     def output(self) -> numpy.ndarray:

@@ -195,8 +195,9 @@ pub struct InspectArgs {
 /// `import`
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
-    /// A folder with `config.gin` and `model.ckpt` (or `model.safetensors`), one of these files, or `hf:OWNER/NAME` for a
-    /// repository of Hugging Face, with `@REVISION` if need be.
+    /// A folder with the files of a published OMAR-RQ (`config.gin`, `model.ckpt`), MusicFM (`pretrained_*.pt`,
+    /// `*_stats.json`), MERT or MAEST (`config.json`, `pytorch_model.bin` or `model.safetensors`), one of these files, or
+    /// `hf:OWNER/NAME` for a repository of Hugging Face, with `@REVISION` if need be.
     pub model: String,
     /// Folder to write; by default `models/NAME`.
     #[arg(long, value_name = "FOLDER")]
@@ -231,7 +232,7 @@ pub struct EmbedArgs {
     /// What a vector stands for: a position of the encoder, or the mean over a window or a whole recording.
     #[arg(long, value_enum, default_value_t = Pool::Frames)]
     pub pool: Pool,
-    /// What the encoder hears at once.
+    /// What the encoder hears at once, or less where it cannot hear so much.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub window: String,
     /// Time from one window to the next; by default half a window, in whole positions. A whole window halves the work

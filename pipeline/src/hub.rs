@@ -60,8 +60,8 @@ impl fmt::Display for Repository {
 pub fn download(repository: &Repository, folder: &Path) -> Result<PathBuf, String> {
     let _ = folder;
     Err(format!(
-        "this omar-flow was built without downloads: build it with `--features hub`, or download `config.gin` and \
-         `model.ckpt` of {repository} yourself and name their folder"
+        "this omar-flow was built without downloads: build it with `--features hub`, or download the files of \
+         {repository} yourself and name their folder"
     ))
 }
 
@@ -78,9 +78,18 @@ mod online {
 
     use super::Repository;
 
-    /// The files of a published model. Of the last ones not all need to be there.
-    const FILES: [(&str, bool); 4] =
-        [("config.gin", true), ("README.md", false), ("model.safetensors", false), ("model.ckpt", false)];
+    /// The files of published models, one kind of repository after another: the first file decides whether it is of the
+    /// kind, and of the others, of which not all need to be there, the last ones have tensors, of which one is enough.
+    const KINDS: [&[&str]; 3] = [
+        &["config.gin", "README.md", "model.safetensors", "model.ckpt"],
+        &["config.json", "README.md", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"],
+        &["fma_stats.json", "README.md", "pretrained_fma.pt"],
+    ];
+
+    /// Whether a file has tensors.
+    fn has_tensors(name: &str) -> bool {
+        [".safetensors", ".ckpt", ".bin", ".pt"].iter().any(|ending| name.ends_with(ending))
+    }
 
     /// See the variant without the feature.
     ///
@@ -88,23 +97,37 @@ mod online {
     /// When the server does not give the files, or the disk does not take them.
     pub fn download(repository: &Repository, folder: &Path) -> Result<PathBuf, String> {
         std::fs::create_dir_all(folder).map_err(|error| format!("`{}`: {error}", folder.display()))?;
-        for (name, needed) in FILES {
-            // One file with tensors is enough.
-            let superfluous = name == "model.ckpt" && folder.join("model.safetensors").is_file();
+        // `false` when there is no such file.
+        let get = |name: &str| {
             let path = folder.join(name);
-            if superfluous || path.is_file() {
-                continue;
+            if path.is_file() {
+                return Ok(true);
             }
             match fetch(repository, name, &path) {
-                Ok(()) => {}
-                Err(Refusal::Missing) if !needed => {}
-                Err(Refusal::Missing) => {
-                    return Err(format!("{repository} has no `{name}`: it is no published OMAR-RQ model"));
-                }
-                Err(Refusal::Other(message)) => return Err(format!("{repository}: `{name}`: {message}")),
+                Ok(()) => Ok(true),
+                Err(Refusal::Missing) => Ok(false),
+                Err(Refusal::Other(message)) => Err(format!("{repository}: `{name}`: {message}")),
             }
+        };
+        for (first, others) in KINDS.iter().filter_map(|kind| kind.split_first()) {
+            if !get(first)? {
+                continue;
+            }
+            let mut complete = false;
+            for name in others.iter().filter(|name| !has_tensors(name)) {
+                get(name)?;
+            }
+            for name in others.iter().filter(|name| has_tensors(name)) {
+                complete = complete || get(name)?;
+            }
+            return if complete {
+                Ok(folder.to_owned())
+            } else {
+                Err(format!("{repository} has a `{first}`, and no file with tensors beside it"))
+            };
         }
-        Ok(folder.to_owned())
+        let first: Vec<String> = KINDS.iter().filter_map(|kind| kind.first()).map(|name| format!("`{name}`")).collect();
+        Err(format!("{repository} has none of {}: it is no published model that is known", first.join(", ")))
     }
 
     enum Refusal {

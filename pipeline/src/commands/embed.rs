@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use omar_schemas::units::Duration;
 use omar_schemas::{Edge, Embeddings, EmbeddingsSpec, Pooling};
 use omar_stages::Registry;
-use omar_stages::encoder::{EncoderFolder, EncoderManifest};
+use omar_stages::encoder::{EncoderFolder, Facts};
 use serde_json::{Value, json};
 
 use super::run::{RUNS, failed};
@@ -82,8 +82,9 @@ fn prepare(args: &EmbedArgs) -> Result<Prepared, String> {
     let encoder = EncoderFolder::open(&args.model).map_err(|error| error.to_string())?;
     let manifest = &encoder.manifest;
     let out = args.out.clone().unwrap_or_else(|| Path::new("embeddings").join(&manifest.name));
-    let (window, hop) = window_and_hop(args, manifest)?;
-    let position = f64::from(manifest.patch_samples) / f64::from(manifest.sample_rate);
+    let facts = manifest.facts();
+    let (window, hop) = window_and_hop(args, &facts)?;
+    let shortest = facts.min_samples as f64 / f64::from(facts.sample_rate);
     let mut embed = json!({
         "model": text(&args.model)?,
         "layers": args.layers,
@@ -103,7 +104,7 @@ fn prepare(args: &EmbedArgs) -> Result<Prepared, String> {
     let crop = json!({
         "duration": format!("{window}s"),
         "hop": format!("{hop}s"),
-        "min_duration": format!("{}s", position.min(window)),
+        "min_duration": format!("{}s", shortest.min(window)),
     });
     let graph = json!({
         "omar": 1,
@@ -121,15 +122,17 @@ fn prepare(args: &EmbedArgs) -> Result<Prepared, String> {
     Ok(Prepared { text })
 }
 
-/// Both in seconds, the hop in whole positions of the encoder unless it was given.
-fn window_and_hop(args: &EmbedArgs, manifest: &EncoderManifest) -> Result<(f64, f64), String> {
-    let (rate, patch) = (f64::from(manifest.sample_rate), f64::from(manifest.patch_samples));
+/// Both in seconds: the window no longer than the encoder can hear at once, the hop in whole positions unless it was
+/// given.
+fn window_and_hop(args: &EmbedArgs, facts: &Facts) -> Result<(f64, f64), String> {
+    let (rate, patch) = (f64::from(facts.sample_rate), facts.hop as f64);
     let parse = |option: &str, text: &str| Duration::parse(text).map_err(|message| format!("--{option}: {message}"));
-    let window = parse("window", &args.window)?.seconds();
-    if window * rate < patch {
-        let position = patch / rate;
+    let asked = parse("window", &args.window)?.seconds();
+    if asked * rate < facts.min_samples as f64 {
+        let position = facts.min_samples as f64 / rate;
         return Err(format!("--window: a position of the encoder is {position}s, found `{}`", args.window));
     }
+    let window = facts.max_samples.map_or(asked, |most| asked.min(most as f64 / rate));
     let hop = match &args.hop {
         Some(hop) => parse("hop", hop)?.seconds(),
         None => ((window * rate / 2.0 / patch).floor().max(1.0) * patch) / rate,

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use omar_stages::encoder::EncoderFolder;
 use omar_stages::encoder::import::{ImportOptions, read};
-use omar_stages::encoder::{EncoderFolder, EncoderManifest};
 
 use super::{write_message, write_result};
 use crate::cli::{Exit, ImportArgs};
@@ -58,35 +58,24 @@ fn perform(args: &ImportArgs) -> Result<EncoderFolder, String> {
 /// The encoder in words.
 fn describe(encoder: &EncoderFolder) -> String {
     let manifest = &encoder.manifest;
-    let model = &manifest.model;
-    let norm = model.alpha().map_or_else(|| "no DeepNorm".to_owned(), |alpha| format!("DeepNorm alpha {alpha:.4}"));
+    let (facts, words) = (manifest.facts(), manifest.describe());
+    let gives = format!(
+        "{} vectors of {} per second, layers 0 to {}",
+        manifest.rate,
+        facts.dim,
+        facts.layers.saturating_sub(1)
+    );
+    let pooled = match facts.summary {
+        0 => String::new(),
+        summary => format!("; pooled, vectors of {}", summary + facts.dim),
+    };
     let lines = [
         ("encoder", format!("{} in {}", manifest.name, encoder.weights.parent().unwrap_or(Path::new(".")).display())),
-        ("hears", format!("{} at {} Hz", manifest.views_in_words(), manifest.sample_rate)),
-        (
-            "gives",
-            format!(
-                "{} vectors of {} per second, layers 0 to {}",
-                manifest.rate,
-                model.dim,
-                model.layers.saturating_sub(1)
-            ),
-        ),
-        (
-            "model",
-            format!(
-                "{} layers, {} heads, kernel {}, residual factor {}, {norm}, {:?} positions, {}",
-                model.layers,
-                model.heads,
-                model.kernel,
-                model.residual_factor,
-                model.positions,
-                if model.causal { "causal" } else { "bidirectional" }
-            )
-            .to_lowercase()
-            .replace("deepnorm", "DeepNorm"),
-        ),
-        ("normalised", normalisation(manifest)),
+        ("family", facts.family.to_owned()),
+        ("hears", format!("{} at {} Hz", words.hears, manifest.sample_rate)),
+        ("gives", gives + &pooled),
+        ("model", words.model),
+        ("normalised", words.normalised),
         ("licence", manifest.licence.clone()),
         ("from", manifest.source.place.clone()),
     ];
@@ -111,13 +100,4 @@ fn describe(encoder: &EncoderFolder) -> String {
         text += &format!("{:>10}  {count} {what}, listed in manifest.json\n", "left out");
     }
     text
-}
-
-fn normalisation(manifest: &EncoderManifest) -> String {
-    let view = |view: &omar_stages::encoder::ManifestView| match (&view.mean[..], &view.std[..]) {
-        ([], _) => format!("{} not", view.name),
-        ([mean], [std]) => format!("{} by mean {mean}, deviation {std}", view.name),
-        _ => format!("{} per bin", view.name),
-    };
-    manifest.views.iter().map(view).collect::<Vec<_>>().join("; ")
 }

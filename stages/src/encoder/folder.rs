@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use omar_schemas::ModelLabel;
@@ -10,7 +11,8 @@ use omar_schemas::ModelLabel;
 use crate::model::{ConformerConfig, Encoder, ModelError, Source, Weights};
 use crate::train;
 
-use super::{EncoderError, EncoderManifest};
+use super::blocks::{Part, Reader};
+use super::{EncoderError, EncoderManifest, Want};
 
 /// File with the weights.
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -154,6 +156,10 @@ impl EncoderFolder {
         hasher
             .update(weights.as_bytes())
             .update(serde_json::to_string(&self.manifest.views).unwrap_or_default().as_bytes());
+        if self.manifest.conformer().is_none() {
+            // What goes into a family with a front end of its own is said there.
+            hasher.update(serde_json::to_string(&self.manifest.model).unwrap_or_default().as_bytes());
+        }
         let fingerprint = hasher.finalize().to_hex()[..16].to_owned();
         Ok(ModelLabel { name: self.manifest.name.clone(), fingerprint, licence: self.manifest.licence.clone() })
     }
@@ -178,10 +184,40 @@ impl EncoderFolder {
         Ok(tensors)
     }
 
-    /// The first `layers` blocks and what is before them, with their weights.
+    /// The encoder, whatever its family.
     ///
     /// # Errors
-    /// When the file is missing or damaged, or its tensors are not those of the manifest's model.
+    /// When a file is missing or damaged, or the tensors are not those of the manifest's network.
+    pub fn encoder(&self, want: &Want<'_>) -> Result<Arc<dyn super::Encoder>, EncoderError> {
+        self.manifest.model.load(self, want)
+    }
+
+    /// Builds a network of the file's tensors, or of random ones.
+    pub(super) fn read<T>(
+        &self,
+        want: &Want<'_>,
+        build: impl FnOnce(&Part<'_>) -> Result<T, ModelError>,
+    ) -> Result<T, EncoderError> {
+        let tensors = if want.untrained.is_some() { HashMap::new() } else { self.tensors(&Device::Cpu)? };
+        let source = want.untrained.map_or(Source::Tensors(&tensors), Source::Seed);
+        let built = build(&Reader::new(source, want.device).root());
+        built.map_err(|source| EncoderError::Model { path: self.weights.clone(), source })
+    }
+
+    /// Files beside manifest and weights that decide what it computes, such as the weights of EnCodec, whose folder is
+    /// `encodec` if it is not where the manifest says.
+    ///
+    /// # Errors
+    /// A sentence when the manifest's front end cannot be planned.
+    pub fn front_end_files(&self, encodec: Option<&Path>) -> Result<Vec<PathBuf>, String> {
+        self.manifest.model.files(&self.manifest, encodec)
+    }
+
+    /// Of an OMAR-RQ, the first `layers` blocks and what is before them, with their weights.
+    ///
+    /// # Errors
+    /// When the file is missing or damaged, or its tensors are not those of the manifest's model, or the encoder is of
+    /// another family.
     pub fn load(&self, layers: usize, device: &Device) -> Result<Encoder, EncoderError> {
         let tensors = self.tensors(device)?;
         let (encoder, weights) = self.build(layers, Source::Tensors(&tensors), device)?;
@@ -203,10 +239,21 @@ impl EncoderFolder {
         Ok(self.build(layers, Source::Seed(seed), device)?.0)
     }
 
+    /// The conformer of the manifest.
+    ///
+    /// # Errors
+    /// When the encoder is of another family than OMAR-RQ.
+    pub fn conformer(&self) -> Result<&ConformerConfig, EncoderError> {
+        self.manifest.conformer().ok_or_else(|| EncoderError::NotFound {
+            path: self.manifest_path.clone(),
+            reason: format!("expected an encoder of the family omar_rq, found {}", self.manifest.model.family()),
+        })
+    }
+
     fn build(&self, layers: usize, source: Source<'_>, device: &Device) -> Result<(Encoder, Weights), EncoderError> {
-        let config = ConformerConfig { layers, ..self.manifest.model.clone() };
+        let model = self.conformer()?;
         // DeepNorm's default weight follows from the depth: it must stay that of the whole model.
-        let config = ConformerConfig { norm: self.manifest.model.norm_in_numbers(), ..config };
+        let config = ConformerConfig { layers, norm: model.norm_in_numbers(), ..model.clone() };
         let built = Encoder::new(&config, self.manifest.patch_dim(), source, device);
         built.map_err(|source| EncoderError::Model { path: self.weights.clone(), source })
     }

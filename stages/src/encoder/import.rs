@@ -1,25 +1,23 @@
 //! A published model to a folder that [`EncoderFolder`] opens.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
-use crate::model::import::gin::Config;
-use crate::model::import::{ImportError, read_torch};
-use crate::model::{Encoder, Source};
+use crate::model::{ModelError, Source};
 use crate::storage::durable::{publish, temporary_for};
 
+pub(in crate::encoder) use super::found::Found;
+
+use super::blocks::Reader;
+use super::families::{Network, importer};
 use super::folder::{MANIFEST, WEIGHTS, hash_file};
-use super::manifest::PUBLISHED_LICENCE;
-use super::published::{Bend, Tensors, interpret};
-use super::{EncoderError, EncoderFolder, EncoderManifest, ManifestView, Origin, SourceFile};
+use super::{EncoderError, EncoderFolder, EncoderManifest, Origin, SourceFile};
 
 /// Files that may hold the tensors, the first that is there being taken.
-const CHECKPOINTS: [&str; 4] = ["model.safetensors", "model.ckpt", "pytorch_model.bin", "model.pt"];
-/// The configuration.
-const CONFIG: &str = "config.gin";
+pub(super) const CHECKPOINTS: [&str; 4] = ["model.safetensors", "model.ckpt", "pytorch_model.bin", "model.pt"];
 
 /// What a caller may say about an import.
 #[derive(Debug, Clone, Default)]
@@ -45,40 +43,93 @@ pub struct Imported {
     pub tensors: HashMap<String, Tensor>,
 }
 
-/// Reads a published model: a folder with `config.gin` and a checkpoint, or either of its files. Nothing in the files is
-/// executed.
+/// Reads a published model of any family: a folder with its files, or one of them. Nothing in the files is executed.
 ///
 /// # Errors
-/// The first thing that is missing, damaged, foreign or contradictory, with file and line.
+/// The first thing that is missing, damaged, foreign or contradictory, with its file.
 pub fn read(path: &Path, options: &ImportOptions) -> Result<Imported, EncoderError> {
-    let (config_path, checkpoint) = locate(path)?;
-    let config = Config::read(&config_path)?;
-    let file = checkpoint.display().to_string();
-    let all = read_tensors(&checkpoint)?;
-    let bend = Bend { ignore: &options.ignore, encodec: options.encodec.as_deref() };
-    let published = interpret(&config, &Tensors { file: &file, all: &all }, &bend)?;
-    let folder = config_path.parent().unwrap_or(Path::new("."));
+    let found = Found::at(path)?;
+    match importer(&found) {
+        Some(import) => import(found, options),
+        None => Err(found.unknown()),
+    }
+}
+
+/// What a family made of the files.
+pub(super) struct Interpreted {
+    pub(super) network: Network,
+    /// The tensors under the names that the network asks for.
+    pub(super) tensors: HashMap<String, Tensor>,
+    /// Names of tensors that no hidden state depends on.
+    pub(super) dropped: Vec<String>,
+    pub(super) sample_rate: u32,
+    pub(super) hop: u32,
+    /// Licence of the published weights, where the folder states none.
+    pub(super) licence: &'static str,
+    pub(super) notes: Vec<String>,
+    /// Files that were read beside the checkpoint.
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Interpreted {
+    /// The import, once `build` has asked for every tensor with its shape and none is left over.
+    pub(super) fn checked(
+        self,
+        checkpoint: &Path,
+        folder: &Path,
+        options: &ImportOptions,
+        build: impl FnOnce(&Reader<'_>) -> Result<(), ModelError>,
+    ) -> Result<Imported, EncoderError> {
+        let wrong = |source| EncoderError::Model { path: checkpoint.to_owned(), source };
+        let reader = Reader::new(Source::Tensors(&self.tensors), &Device::Cpu);
+        build(&reader).map_err(wrong)?;
+        let taken = reader.taken();
+        let mut surplus: Vec<&str> =
+            self.tensors.keys().map(String::as_str).filter(|name| !taken.contains(*name)).collect();
+        surplus.sort_unstable();
+        if let Some(first) = surplus.first() {
+            return Err(EncoderError::Import(crate::model::import::ImportError::Mismatch(format!(
+                "`{}`: tensor `{first}` has no place in {} ({} such): a variant with parts of its own, such as a \
+                 fine-tuned one, is not read as the published model",
+                checkpoint.display(),
+                self.network.family(),
+                surplus.len()
+            ))));
+        }
+        let (name, place) = name_and_place(folder, options);
+        let mut paths = vec![checkpoint.to_owned()];
+        paths.extend(self.files);
+        let files = paths.iter().map(|path| source_file(path)).collect::<Result<_, _>>()?;
+        let source = Origin { kind: "published checkpoint".to_owned(), place, files };
+        let mut manifest =
+            EncoderManifest::with_network(&name, (self.sample_rate, self.hop), Vec::new(), self.network, source);
+        state_licence(&mut manifest, folder, options, self.licence);
+        manifest.notes.extend(self.notes);
+        manifest.dropped = self.dropped;
+        Ok(Imported { manifest, tensors: self.tensors })
+    }
+}
+
+/// The encoder's name, and where it came from.
+pub(super) fn name_and_place(folder: &Path, options: &ImportOptions) -> (String, String) {
     let place = options.place.clone().unwrap_or_else(|| folder.display().to_string());
-    let name = options.name.clone().unwrap_or_else(|| name_of(folder));
-    let files = [&config_path, &checkpoint].map(|path| source_file(path)).into_iter().collect::<Result<_, _>>()?;
-    let source = Origin { kind: "published checkpoint".to_owned(), place, files };
-    let views: Vec<ManifestView> =
-        published.views.iter().map(|(view, frames)| ManifestView::of(view, *frames)).collect();
-    let patch_samples = published.views.first().map_or(0, |(view, frames)| view.hop_len() * frames) as u32;
-    let mut manifest =
-        EncoderManifest::new(&name, published.sample_rate, patch_samples, views, &published.model, source);
-    let (tensors, dropped) = encoder_tensors(&file, &manifest, all)?;
-    let stated = options.licence.clone().or_else(|| licence_of(folder));
+    (options.name.clone().unwrap_or_else(|| name_of(folder)), place)
+}
+
+/// The licence that the caller or the folder states, or else that of the published weights, with a note.
+pub(super) fn state_licence(
+    manifest: &mut EncoderManifest,
+    folder: &Path,
+    options: &ImportOptions,
+    published: &'static str,
+) {
+    let stated = options.licence.clone().or_else(|| licence_of(folder, published));
     if stated.is_none() {
         manifest
             .notes
-            .push(format!("the folder states no licence: {PUBLISHED_LICENCE} is taken, that of the published weights"));
+            .push(format!("the folder states no licence: {published} is taken, that of the published weights"));
     }
-    manifest.licence = stated.unwrap_or_else(|| PUBLISHED_LICENCE.to_owned());
-    manifest.notes.extend(published.notes);
-    manifest.ignored = published.ignored;
-    manifest.dropped = dropped;
-    Ok(Imported { manifest, tensors })
+    manifest.licence = stated.unwrap_or_else(|| published.to_owned());
 }
 
 impl Imported {
@@ -116,96 +167,24 @@ impl Imported {
     }
 }
 
-/// The configuration and the checkpoint of a folder, or beside a file.
-fn locate(path: &Path) -> Result<(PathBuf, PathBuf), EncoderError> {
-    let not_found = |reason: String| EncoderError::NotFound { path: path.to_owned(), reason };
-    if !path.exists() {
-        return Err(not_found("there is nothing of that name".to_owned()));
-    }
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let is_config = path.is_file() && path.extension().is_some_and(|extension| extension == "gin");
-    let config = if is_config { path.to_owned() } else { folder.join(CONFIG) };
-    if !config.is_file() {
-        let mut reason = format!("expected `{CONFIG}` and `model.ckpt` in it, found no `{CONFIG}`");
-        if folder.join("config.json").is_file() {
-            reason += "; its `config.json` describes a model of another library";
-        }
-        return Err(not_found(reason));
-    }
-    if path.is_file() && !is_config {
-        return Ok((config, path.to_owned()));
-    }
-    let checkpoint = CHECKPOINTS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    let checkpoint =
-        checkpoint.ok_or_else(|| not_found(format!("it has a `{CONFIG}`, and none of {}", CHECKPOINTS.join(", "))))?;
-    Ok((config, checkpoint))
-}
-
-fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>, EncoderError> {
-    if path.extension().is_none_or(|extension| extension != "safetensors") {
-        return Ok(read_torch(path)?);
-    }
-    let damaged = |reason: String| EncoderError::damaged(path, reason);
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-        .map_err(|error| damaged(format!("the tensors cannot be read, is the file complete? {error}")))?;
-    let floats = tensors.into_iter().map(|(name, tensor)| {
-        let is_float = matches!(tensor.dtype(), DType::F16 | DType::BF16 | DType::F64);
-        let tensor = if is_float { tensor.to_dtype(DType::F32) } else { Ok(tensor) };
-        let tensor = tensor.map_err(|error| damaged(format!("tensor `{name}`: {error}")))?;
-        Ok((name, tensor))
-    });
-    floats.collect()
-}
-
-/// The tensors of the encoder, all there and of the right shapes, and the names of others.
-fn encoder_tensors(
-    file: &str,
-    manifest: &EncoderManifest,
-    all: HashMap<String, Tensor>,
-) -> Result<(HashMap<String, Tensor>, Vec<String>), EncoderError> {
-    let mismatch = |message: String| EncoderError::Import(ImportError::Mismatch(format!("`{file}`: {message}")));
-    let built = Encoder::new(&manifest.model, manifest.patch_dim(), Source::Tensors(&all), &Device::Cpu);
-    let (_, weights) = built.map_err(|source| EncoderError::Model { path: file.into(), source })?;
-    // Building fills in what a checkpoint of training may lack; a published model has all of it.
-    let expected: BTreeSet<String> = weights.parameters().keys().chain(weights.buffers().keys()).cloned().collect();
-    let optional = |name: &str| name.ends_with("num_batches_tracked");
-    if let Some(name) = expected.iter().find(|name| !all.contains_key(*name) && !optional(name)) {
-        return Err(mismatch(format!("tensor `{name}` is missing")));
-    }
-    let (mut ours, others): (HashMap<_, _>, HashMap<_, _>) =
-        all.into_iter().partition(|(name, _)| name.starts_with("net.") || name.starts_with("embedding_layer."));
-    let mut surplus: Vec<&String> = ours.keys().filter(|name| !expected.contains(*name)).collect();
-    surplus.sort();
-    if let Some(name) = surplus.first() {
-        return Err(mismatch(format!("tensor `{name}` has no place in the encoder that the configuration describes")));
-    }
-    for name in expected.iter().filter(|name| optional(name) && !ours.contains_key(*name)).collect::<Vec<_>>() {
-        let zero = Tensor::zeros((), DType::I64, &Device::Cpu).map_err(|error| mismatch(error.to_string()))?;
-        ours.insert(name.clone(), zero);
-    }
-    let mut dropped: Vec<String> = others.into_keys().collect();
-    dropped.sort();
-    Ok((ours, dropped))
-}
-
 fn name_of(folder: &Path) -> String {
     let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     absolute.file_name().map_or_else(|| "encoder".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn source_file(path: &Path) -> Result<SourceFile, EncoderError> {
+/// Name, size and hash of a file.
+pub(super) fn source_file(path: &Path) -> Result<SourceFile, EncoderError> {
     let (bytes, blake3) = hash_file(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(SourceFile { name, bytes, blake3 })
 }
 
-/// `license: ...` at the head of the folder's `README.md`, as Hugging Face has it.
-fn licence_of(folder: &Path) -> Option<String> {
+/// `license: ...` at the head of the folder's `README.md`, as Hugging Face has it; spelt as the published one is, where
+/// it is that.
+fn licence_of(folder: &Path, published: &str) -> Option<String> {
     let text = std::fs::read_to_string(folder.join("README.md")).ok()?;
     let head = text.strip_prefix("---")?.split("\n---").next()?.to_owned();
     let line = head.lines().find_map(|line| line.strip_prefix("license:"))?;
     let licence = line.trim().trim_matches(['"', '\'']).to_owned();
-    (!licence.is_empty())
-        .then(|| if licence.eq_ignore_ascii_case(PUBLISHED_LICENCE) { PUBLISHED_LICENCE.to_owned() } else { licence })
+    (!licence.is_empty()).then(|| if licence.eq_ignore_ascii_case(published) { published.to_owned() } else { licence })
 }

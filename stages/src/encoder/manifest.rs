@@ -15,8 +15,8 @@ use crate::encodec::{EncodecConfig, EncodecViewConfig};
 use crate::model::ConformerConfig;
 use crate::storage::durable::write_durably;
 
-use super::EncoderError;
 use super::folder::MANIFEST;
+use super::{Description, EncoderError, Facts, Network};
 
 /// What this version writes and reads.
 const FORMAT: u32 = 1;
@@ -40,10 +40,10 @@ pub struct EncoderManifest {
     pub patch_samples: u32,
     /// Positions per second: `sample_rate / patch_samples`.
     pub rate: f64,
-    /// What goes in, side by side in this order.
+    /// What goes in, side by side in this order; none where the family has a front end of its own.
     pub views: Vec<ManifestView>,
-    /// The conformer.
-    pub model: ConformerConfig,
+    /// The network.
+    pub model: Network,
     /// Where it comes from.
     pub source: Origin,
     /// BLAKE3 of `model.safetensors`; absent beside checkpoints, whose weights change.
@@ -111,13 +111,24 @@ pub struct ManifestView {
 }
 
 impl EncoderManifest {
-    /// The manifest of an encoder that hears these views, with nothing said about weights yet.
+    /// The manifest of an OMAR-RQ that hears these views, with nothing said about weights yet.
     pub fn new(
         name: &str,
         sample_rate: u32,
         patch_samples: u32,
         views: Vec<ManifestView>,
         model: &ConformerConfig,
+        source: Origin,
+    ) -> Self {
+        Self::with_network(name, (sample_rate, patch_samples), views, Network::OmarRq(model.clone()), source)
+    }
+
+    /// The manifest of an encoder of any family.
+    pub(super) fn with_network(
+        name: &str,
+        (sample_rate, patch_samples): (u32, u32),
+        views: Vec<ManifestView>,
+        model: Network,
         source: Origin,
     ) -> Self {
         Self {
@@ -128,7 +139,7 @@ impl EncoderManifest {
             patch_samples,
             rate: f64::from(sample_rate) / f64::from(patch_samples),
             views,
-            model: model.clone(),
+            model,
             source,
             weights_blake3: None,
             notes: Vec::new(),
@@ -196,6 +207,24 @@ impl EncoderManifest {
     pub fn to_text(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("a manifest is plain data and always serialises");
         text + "\n"
+    }
+
+    /// Rates, layers and lengths.
+    pub fn facts(&self) -> Facts {
+        self.model.facts(self)
+    }
+
+    /// The encoder in words.
+    pub fn describe(&self) -> Description {
+        self.model.describe(self)
+    }
+
+    /// The conformer of an OMAR-RQ; `None` in other families.
+    pub fn conformer(&self) -> Option<&ConformerConfig> {
+        match &self.model {
+            Network::OmarRq(config) => Some(config),
+            _ => None,
+        }
     }
 
     /// Values per patch: of all views together.

@@ -1,9 +1,10 @@
 //! `embed`: crops to the hidden states of a trained encoder.
 //!
-//! Input edge `crop` at the rate that the encoder hears, output edge `embedding`. The views that go in, their parameters
-//! and their standardisation are those of the encoder's manifest, so nothing has to be said about them. Crops may be of
-//! any length, overlap, or leave gaps; padding is not computed: a crop with 4 s of audio is a sequence of 4 s, and what
-//! comes out is the same whatever the length of the window.
+//! Input edge `crop` at the rate that the encoder hears, output edge `embedding`. What goes in and its standardisation
+//! are those of the encoder's manifest, whatever its family, so nothing has to be said about them. Crops may be of any
+//! length, overlap, or leave gaps; padding is not computed: a crop with 4 s of audio is a sequence of 4 s, and what comes
+//! out is the same whatever the length of the window. A crop that is longer than the encoder can hear at once is heard in
+//! parts that overlap by half.
 //!
 //! **Overlaps are stitched by time.** Where two crops of a recording overlap, each position comes from the crop in whose
 //! middle it rather is: the first gives what lies before the middle of the overlap, the second the rest, so that no
@@ -15,6 +16,7 @@
 
 mod batch;
 mod layers;
+mod long;
 mod windows;
 
 use std::path::{Path, PathBuf};
@@ -26,9 +28,7 @@ use omar_schemas::{Crop, CropSpec, Edge, Embeddings, EmbeddingsSpec, ModelLabel,
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dsp::patch::PatchShape;
-use crate::dsp::view::{View, ViewConfig};
-use crate::encoder::{EncoderError, EncoderFolder};
+use crate::encoder::{EncoderError, EncoderFolder, Facts, FrontEnd, Want};
 use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
 
@@ -46,8 +46,9 @@ pub struct EmbedParams {
     /// Random weights in place of the trained ones: the same network before any training, to see what training brought.
     #[serde(default)]
     pub untrained: bool,
-    /// Which blocks to take the output of: 0 is the first, -1 the last; a number, a list of them, or `all`. Blocks after the
-    /// last of them are not computed.
+    /// Which hidden states to take, by the numbers of the encoder's family: 0 is the first, -1 the last; a number, a list
+    /// of them, or `all`. In OMAR-RQ 0 is the output of the first block; in MusicFM, MERT and MAEST 0 is what goes into
+    /// that block, and 1 its output. What is after the last of them is not computed.
     #[serde(default)]
     pub layers: Layers,
     /// What a vector stands for: `frames` (a position of the encoder), or the mean over each `window`, or over the
@@ -75,15 +76,11 @@ pub struct Embed {
     plan: Arc<Plan>,
     encoder: EncoderFolder,
     untrained: bool,
-    views: Vec<(ViewConfig, PatchShape)>,
-    /// Loaded by the first thread that starts.
-    loaded: Mutex<Option<Loaded>>,
-}
-
-/// What the operators share.
-struct Loaded {
-    encoder: Arc<SharedEncoder>,
-    views: Vec<Box<dyn View>>,
+    encodec: Option<PathBuf>,
+    /// Files of the front end.
+    files: Vec<PathBuf>,
+    /// Loaded by the first thread that starts, and shared.
+    loaded: Mutex<Option<Arc<SharedEncoder>>>,
 }
 
 /// Everything that binding worked out.
@@ -91,6 +88,12 @@ struct Plan {
     spec: EmbeddingsSpec,
     /// Positions per second, pooled or not.
     rate: f64,
+    /// Values of a position.
+    dim: usize,
+    /// Seconds from the start of a crop to that of the interval of its first position.
+    offset_s: f64,
+    /// Seconds of audio that a position needs.
+    needs_s: f64,
     batch: usize,
     sample_rate: u32,
     schema: SchemaRef,
@@ -109,26 +112,36 @@ impl StageKind for Embed {
         let crops = inputs.spec::<Crop>("in")?;
         let at_model = |error: EncoderError| BindError::param("model", error.to_string());
         let encoder = EncoderFolder::open(&params.model).map_err(at_model)?;
-        let manifest = &encoder.manifest;
-        check_crops(&crops, &encoder)?;
-        let layers = params.layers.of(manifest.model.layers)?;
+        let facts = encoder.manifest.facts();
+        check_crops(&crops, &facts)?;
+        let layers = params.layers.of(facts.layers)?;
         if params.batch == 0 {
             return Err(BindError::param("batch", "expected at least 1, found 0"));
         }
-        let views = manifest.view_configs(params.encodec.as_deref()).map_err(|message| at_views(&params, message))?;
-        let rate = f64::from(manifest.sample_rate) / f64::from(manifest.patch_samples.max(1));
+        let at_front_end = |message| at_front_end(&params, message);
+        let files = encoder.front_end_files(params.encodec.as_deref()).map_err(at_front_end)?;
+        let rate = facts.rate();
         let spec = EmbeddingsSpec {
             layers,
-            dim: manifest.model.dim as u32,
+            dim: facts.vector_dim(params.pool) as u32,
             rate: (params.pool == Pooling::Frames).then_some(rate),
             pooling: params.pool,
             sample_rate: crops.sample_rate,
             model: label(&encoder, params.untrained).map_err(at_model)?,
         };
         let schema = Embeddings::schema(&spec);
-        let plan = Plan { spec, rate, batch: params.batch, sample_rate: crops.sample_rate, schema };
-        let untrained = params.untrained;
-        Ok(Self { plan: Arc::new(plan), encoder, untrained, views, loaded: Mutex::default() })
+        let plan = Plan {
+            spec,
+            rate,
+            dim: facts.dim,
+            offset_s: facts.offset_s(),
+            needs_s: facts.min_samples as f64 / f64::from(crops.sample_rate.max(1)),
+            batch: params.batch,
+            sample_rate: crops.sample_rate,
+            schema,
+        };
+        let EmbedParams { untrained, encodec, .. } = params;
+        Ok(Self { plan: Arc::new(plan), encoder, untrained, encodec, files, loaded: Mutex::default() })
     }
 }
 
@@ -142,24 +155,21 @@ fn label(encoder: &EncoderFolder, untrained: bool) -> Result<ModelLabel, Encoder
     Ok(ModelLabel { name, fingerprint, ..label })
 }
 
-fn at_views(params: &EmbedParams, message: String) -> BindError {
+fn at_front_end(params: &EmbedParams, message: String) -> BindError {
     BindError::param(if params.encodec.is_some() { "encodec" } else { "model" }, message)
 }
 
 /// The crops are at the encoder's rate and hold a position.
-fn check_crops(crops: &CropSpec, encoder: &EncoderFolder) -> Result<(), BindError> {
-    let manifest = &encoder.manifest;
-    let (wanted, found) = (manifest.sample_rate, crops.sample_rate);
+fn check_crops(crops: &CropSpec, facts: &Facts) -> Result<(), BindError> {
+    let (wanted, found) = (facts.sample_rate, crops.sample_rate);
     if wanted != found {
         let message = format!("the encoder hears audio at {wanted} Hz, the crops are at {found} Hz");
         let hint = format!("resample with `{{stage: resample, params: {{sample_rate: {wanted}}}}}`");
         return Err(BindError::input_spec("in", message).hint(hint));
     }
-    if crops.samples < manifest.patch_samples {
-        let message = format!(
-            "a position of the encoder is {} samples, the crops have {}",
-            manifest.patch_samples, crops.samples
-        );
+    if (crops.samples as usize) < facts.min_samples {
+        let message =
+            format!("a position of the encoder is {} samples, the crops have {}", facts.min_samples, crops.samples);
         return Err(BindError::input_spec("in", message).hint("make the crops longer, for example `duration: 30s`"));
     }
     Ok(())
@@ -179,42 +189,34 @@ impl Stage for Embed {
         if loaded.is_none() {
             *loaded = Some(self.load(context)?);
         }
-        let Some(Loaded { encoder, views }) = &*loaded else {
+        let Some(encoder) = &*loaded else {
             return Err(StageError::Failed("the encoder was not loaded".to_owned()));
         };
-        let views = views.iter().zip(&self.views).map(|(view, (_, shape))| (view.another(), *shape)).collect();
-        let joined = Joined::new(self.plan.clone());
         Ok(Box::new(EmbedOperator {
             plan: self.plan.clone(),
+            front_end: encoder.encoder().front_end(),
             encoder: encoder.clone(),
-            views,
             waiting: Vec::new(),
-            joined,
+            joined: Joined::new(self.plan.clone()),
         }))
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let views = self.views.iter().flat_map(|view| view.0.files());
-        self.encoder.files().into_iter().chain(views).collect()
+        self.encoder.files().into_iter().chain(self.files.iter().cloned()).collect()
     }
 }
 
 impl Embed {
-    fn load(&self, context: &StageContext) -> Result<Loaded, StageError> {
+    fn load(&self, context: &StageContext) -> Result<Arc<SharedEncoder>, StageError> {
         let device = context.device()?;
         let layers = self.plan.spec.layers.iter().map(|layer| *layer as usize).collect::<Vec<_>>();
-        let deepest = layers.iter().max().map_or(0, |layer| layer + 1);
-        let encoder = if self.untrained {
-            self.encoder.load_untrained(deepest, context.seed, &device)?
-        } else {
-            self.encoder.load(deepest, &device)?
-        };
-        let view = |(config, _): &(ViewConfig, PatchShape)| {
-            config.build(&device).map_err(|error| StageError::Failed(format!("view `{}`: {error}", config.name())))
-        };
-        let views = self.views.iter().map(view).collect::<Result<_, _>>()?;
-        let encoder = Arc::new(SharedEncoder::new(encoder, layers, device, self.plan.batch));
-        Ok(Loaded { encoder, views })
+        let encoder = self.encoder.encoder(&Want {
+            deepest: layers.iter().max().copied().unwrap_or(0),
+            device: &device,
+            untrained: self.untrained.then_some(context.seed),
+            encodec: self.encodec.as_deref(),
+        })?;
+        Ok(Arc::new(SharedEncoder::new(encoder, layers, self.plan.batch)))
     }
 
     /// Path of the encoder's manifest, for messages.
@@ -226,55 +228,47 @@ impl Embed {
 struct EmbedOperator {
     plan: Arc<Plan>,
     encoder: Arc<SharedEncoder>,
-    views: Vec<(Box<dyn View>, PatchShape)>,
-    /// Crops whose patches are cut, all of one length.
+    front_end: Box<dyn FrontEnd>,
+    /// Crops that have been heard, all with equally many positions.
     waiting: Vec<Window>,
     joined: Joined,
 }
 
 impl EmbedOperator {
-    /// The patches of a row, all views side by side; a sentence when they cannot be computed.
-    fn patches(&mut self, samples: &[f32]) -> Result<(usize, Vec<f32>), String> {
-        let mut parts = Vec::new();
-        for (view, shape) in &mut self.views {
-            let features = view.forward(samples).map_err(|error| error.to_string())?;
-            if !features.iter().all(|value| value.is_finite()) {
-                return Err("a view has values that are not finite".to_owned());
-            }
-            parts.push((shape.positions(features.len() / shape.bins), *shape, features));
-        }
-        // Transforms treat the ends of a signal in their own ways: what all views have is kept.
-        let positions = parts.iter().map(|part| part.0).min().unwrap_or(0);
-        let dim: usize = parts.iter().map(|part| part.1.values()).sum();
-        let mut patches = vec![0.0; positions * dim];
-        let mut at = 0;
-        for (_, shape, features) in &parts {
-            let width = shape.values();
-            let mut cut = vec![0.0; positions * width];
-            shape.cut_into(features, &mut cut).map_err(|error| error.to_string())?;
-            for (to, from) in patches.chunks_exact_mut(dim).zip(cut.chunks_exact(width)) {
-                to[at..at + width].copy_from_slice(from);
-            }
-            at += width;
-        }
-        Ok((positions, patches))
-    }
-
     /// Computes what is waiting.
     fn compute(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
         let mut windows = std::mem::take(&mut self.waiting);
         let Some(first) = windows.first() else { return Ok(()) };
-        let (positions, track) = (first.positions, first.origin.track_id);
-        let patches = windows.iter_mut().map(|window| std::mem::take(&mut window.patches)).collect();
-        let hidden = self.encoder.run(positions, patches).map_err(StageError::Failed)?;
+        let track = first.origin.track_id;
+        let heard = windows.iter_mut().map(|window| std::mem::take(&mut window.heard)).collect();
+        let hidden = self.encoder.run(heard).map_err(StageError::Failed)?;
         for (window, layers) in windows.into_iter().zip(hidden) {
-            if !layers.iter().flatten().all(|value| value.is_finite()) {
+            let values = layers.iter().flat_map(|hidden| hidden.frames.iter().chain(&hidden.summary));
+            if !values.into_iter().all(|value| value.is_finite()) {
                 out.reject(track, Rejection::new("numeric", "the encoder gives values that are not finite"));
                 return Ok(());
             }
             self.joined.add(window, layers, out)?;
         }
         Ok(())
+    }
+
+    /// Computes a crop that is too long to be heard at once.
+    fn compute_long(&mut self, mut window: Window, samples: &[f32], out: &mut dyn Output) -> Result<(), StageError> {
+        self.compute(out)?;
+        let track = window.origin.track_id;
+        match long::hidden(samples, &mut *self.front_end, &self.encoder, self.plan.batch) {
+            Ok((positions, layers)) => {
+                window.positions = positions;
+                self.joined.saw(&window);
+                self.joined.add(window, layers, out)
+            }
+            Err(long::Failure::Numeric(reason)) => {
+                out.reject(track, Rejection::new("numeric", reason));
+                Ok(())
+            }
+            Err(long::Failure::Encoder(reason)) => Err(StageError::Failed(reason)),
+        }
     }
 }
 
@@ -284,8 +278,13 @@ impl Operator for EmbedOperator {
             let mut window = Window::read(batch, row)?;
             let samples = fixed_values::<Float32Type>(batch, "samples", row)?;
             let audio = (window.audio_s * f64::from(self.plan.sample_rate)).round() as usize;
-            match self.patches(&samples[..audio.min(samples.len())]) {
-                Ok((positions, patches)) => (window.positions, window.patches) = (positions, patches),
+            let samples = &samples[..audio.min(samples.len())];
+            if self.encoder.encoder().max_samples().is_some_and(|most| samples.len() > most) {
+                self.compute_long(window, samples, out)?;
+                continue;
+            }
+            match self.front_end.hear(samples) {
+                Ok(heard) => (window.positions, window.heard) = (heard.positions, heard),
                 Err(reason) => {
                     out.reject(window.origin.track_id, Rejection::new("numeric", reason));
                     return Ok(Progress::Idle);

@@ -100,7 +100,8 @@ impl StageKind for Pretrain {
         let (views, positions) = views(&input, &targets)?;
         let (codebook_size, streams) = streams(&targets)?;
         let init = params.init.as_deref().map(init::open).transpose()?;
-        let base = init.as_ref().map_or_else(|| params.size.config(), |init| init.manifest.model.clone());
+        let trained = init.as_ref().and_then(|init| init.manifest.conformer());
+        let base = trained.cloned().unwrap_or_else(|| params.size.config());
         let model = MaskedModelConfig {
             conformer: params.model.over(&base),
             patch_dim: views.iter().map(|(_, shape)| shape.values()).sum(),

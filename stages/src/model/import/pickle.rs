@@ -340,6 +340,7 @@ impl<'a> Machine<'a> {
                 Some(tensor @ Value::Tensor(_)) => self.push(*tensor),
                 _ => Err(self.damaged("a parameter is expected to hold a tensor")),
             },
+            Global::Beside => self.push(Value::Opaque),
             Global::Storage(_) => Err(self.damaged("a storage is not called")),
         }
     }
@@ -408,6 +409,13 @@ mod tests {
         assert_eq!(read_state_dict(code), Err(PickleError::Foreign("posix.system".into())));
         let code = b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.";
         assert_eq!(read_state_dict(code), Err(PickleError::Foreign("builtins.eval".into())));
+    }
+
+    #[test]
+    fn shapes_and_sets_beside_a_state_dict_are_passed_over() {
+        let code =
+            b"\x80\x02}(X\x01\x00\x00\x00actorch\nSize\nK\x40\x85\x85RX\x01\x00\x00\x00bc__builtin__\nset\n]\x85Ru.";
+        assert_eq!(read_state_dict(code), Ok(Vec::new()));
     }
 
     #[test]

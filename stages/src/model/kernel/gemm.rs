@@ -21,6 +21,13 @@ impl<'a> Matrix<'a> {
         Self { values, rows, columns, row_step: columns, column_step: 1 }
     }
 
+    /// `rows` rows of `columns` values, each `step` values after the one before: they may overlap, as the windows that a
+    /// convolution sees do, or leave values out.
+    pub(crate) fn strided(values: &'a [f32], rows: usize, columns: usize, step: usize) -> Self {
+        assert!(rows == 0 || (rows - 1) * step + columns <= values.len(), "a matrix lies within its values");
+        Self { values, rows, columns, row_step: step, column_step: 1 }
+    }
+
     /// Transposed.
     pub(crate) fn t(self) -> Self {
         let Self { values, rows, columns, row_step, column_step } = self;
@@ -85,6 +92,14 @@ pub(crate) fn multiply(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, into: Into
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_may_overlap() {
+        let values: Vec<f32> = (0..7).map(|i| i as f32).collect();
+        let mut out = vec![0.0; 3];
+        multiply(&mut out, Matrix::strided(&values, 3, 3, 2), Matrix::new(&[1.0, 10.0, 100.0], 1), Into::Replace);
+        assert_eq!(out, [210.0, 432.0, 654.0]);
+    }
 
     #[test]
     fn agrees_with_the_definition_transposed_or_not() {

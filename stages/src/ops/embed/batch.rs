@@ -2,12 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use crate::encoder::{Encoder, Heard, Hidden};
 
-use crate::model::{Encoder, Form, Pass};
-
-/// Hidden states of a crop: per chosen layer, positions one after the other.
-pub(super) type Layers = Vec<Vec<f32>>;
+/// Hidden states of a crop: one per chosen layer.
+pub(super) type Layers = Vec<Hidden>;
 
 /// Where an answer will be: the layers, or why there are none.
 type Answer = Arc<Mutex<Option<Result<Vec<Layers>, String>>>>;
@@ -15,15 +13,14 @@ type Answer = Arc<Mutex<Option<Result<Vec<Layers>, String>>>>;
 /// Crops of one request, and where their result goes.
 struct Request {
     positions: usize,
-    patches: Vec<Vec<f32>>,
+    heard: Vec<Heard>,
     result: Answer,
 }
 
 /// An encoder that several threads share.
 pub(super) struct SharedEncoder {
-    encoder: Encoder,
+    encoder: Arc<dyn Encoder>,
     layers: Vec<usize>,
-    device: Device,
     /// Crops at once.
     most: usize,
     waiting: Mutex<Vec<Request>>,
@@ -35,29 +32,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SharedEncoder {
-    pub(super) fn new(encoder: Encoder, layers: Vec<usize>, device: Device, most: usize) -> Self {
-        Self { encoder, layers, device, most, waiting: Mutex::default(), turn: Mutex::default() }
+    pub(super) fn new(encoder: Arc<dyn Encoder>, layers: Vec<usize>, most: usize) -> Self {
+        Self { encoder, layers, most, waiting: Mutex::default(), turn: Mutex::default() }
     }
 
-    /// Hidden states of crops of equal length, in their order.
+    /// The encoder.
+    pub(super) fn encoder(&self) -> &dyn Encoder {
+        &*self.encoder
+    }
+
+    /// Hidden states of crops with equally many positions, in their order.
     ///
     /// Requests are left in a list before the turn is waited for. Who gets the turn first computes for the others whose
-    /// crops have the same length, as far as they fit; they find their results there when their turn comes.
-    pub(super) fn run(&self, positions: usize, patches: Vec<Vec<f32>>) -> Result<Vec<Layers>, String> {
+    /// crops have as many positions, as far as they fit; they find their results there when their turn comes.
+    pub(super) fn run(&self, heard: Vec<Heard>) -> Result<Vec<Layers>, String> {
         let result = Arc::new(Mutex::new(None));
-        lock(&self.waiting).push(Request { positions, patches, result: result.clone() });
+        let positions = heard.first().map_or(0, |heard| heard.positions);
+        lock(&self.waiting).push(Request { positions, heard, result: result.clone() });
         let turn = lock(&self.turn);
         if let Some(done) = lock(&result).take() {
             return done;
         }
         let requests = self.take(&result);
-        let crops: Vec<&[f32]> =
-            requests.iter().flat_map(|request| request.patches.iter().map(Vec::as_slice)).collect();
-        let computed = self.compute(positions, &crops).map_err(|error| error.to_string());
+        let crops: Vec<&Heard> = requests.iter().flat_map(|request| &request.heard).collect();
+        let computed = self.encoder.forward(&crops, &self.layers).map_err(|error| error.to_string());
         let mut computed = computed.map(Vec::into_iter);
         for request in &requests {
             let own = match &mut computed {
-                Ok(rows) => Ok(rows.take(request.patches.len()).collect()),
+                Ok(rows) => Ok(rows.take(request.heard.len()).collect()),
                 Err(error) => Err(error.clone()),
             };
             *lock(&request.result) = Some(own);
@@ -72,10 +74,10 @@ impl SharedEncoder {
         let at = waiting.iter().position(|request| Arc::ptr_eq(&request.result, own));
         let mut requests: Vec<Request> = at.map(|at| waiting.remove(at)).into_iter().collect();
         let Some(positions) = requests.first().map(|request| request.positions) else { return requests };
-        let mut crops: usize = requests.iter().map(|request| request.patches.len()).sum();
+        let mut crops: usize = requests.iter().map(|request| request.heard.len()).sum();
         let mut index = 0;
         while index < waiting.len() {
-            let more = waiting[index].patches.len();
+            let more = waiting[index].heard.len();
             if waiting[index].positions == positions && crops + more <= self.most {
                 crops += more;
                 requests.push(waiting.remove(index));
@@ -84,23 +86,5 @@ impl SharedEncoder {
             }
         }
         requests
-    }
-
-    fn compute(&self, positions: usize, crops: &[&[f32]]) -> candle_core::Result<Vec<Layers>> {
-        let shape = (crops.len(), positions, self.encoder.patch_dim());
-        let input = Tensor::from_vec(crops.concat(), shape, &self.device)?;
-        let mut pass = Pass::evaluate(Form::for_device(&self.device));
-        let mut hidden: Vec<Option<Tensor>> =
-            self.encoder.forward_layers(&input, &mut pass)?.into_iter().map(Some).collect();
-        let chosen: Vec<Tensor> = self.layers.iter().filter_map(|layer| hidden[*layer].take()).collect();
-        drop(hidden);
-        let mut results: Vec<Layers> = vec![Vec::new(); crops.len()];
-        for layer in chosen {
-            let values = layer.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-            for (result, values) in results.iter_mut().zip(values.chunks_exact(values.len() / crops.len())) {
-                result.push(values.to_vec());
-            }
-        }
-        Ok(results)
     }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::collect::{self, Collect, audio};
 use crate::dsp::mel::MelConfig;
+use crate::dsp::view::ViewConfig;
 use crate::encoder::{EncoderManifest, ManifestView, Origin};
 use crate::model::{ConformerConfig, Encoder, Source};
 use crate::ops::crop::Crop as CropStage;

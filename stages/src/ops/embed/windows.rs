@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt32Array};
 use omar_schemas::{Embeddings, Origin, Pooling, column};
 
+use crate::encoder::{Heard, Hidden};
 use crate::error::{Rejection, StageError};
 use crate::stage::Output;
 
@@ -19,8 +20,8 @@ pub(super) struct Window {
     pub(super) start_s: f64,
     pub(super) audio_s: f64,
     pub(super) positions: usize,
-    /// `(positions, patch_dim)`, until the encoder takes them.
-    pub(super) patches: Vec<f32>,
+    /// What the encoder hears, until it takes it.
+    pub(super) heard: Heard,
 }
 
 impl Window {
@@ -33,7 +34,7 @@ impl Window {
             start_s: number("start_s")?,
             audio_s: number("audio_s")?,
             positions: 0,
-            patches: Vec::new(),
+            heard: Heard::default(),
         })
     }
 
@@ -70,7 +71,7 @@ impl Joined {
     /// Takes the hidden states of the next crop.
     pub(super) fn add(&mut self, window: Window, layers: Layers, out: &mut dyn Output) -> Result<(), StageError> {
         if self.plan.spec.pooling == Pooling::Window {
-            let means: Layers = layers.iter().map(|values| mean(values, self.dim())).collect();
+            let means: Layers = layers.iter().map(|hidden| mean(hidden, self.plan.dim)).collect();
             let (start_s, audio_s) = (window.start_s, window.audio_s);
             return self.emit(&window, start_s, audio_s, &means, 0..1, out);
         }
@@ -95,29 +96,28 @@ impl Joined {
         let Some(origin) = self.origin.take() else { return Ok(()) };
         if let Some((start_s, end_s)) = self.span_s.take() {
             let count = self.count as f64;
-            let means: Layers =
-                self.sums.drain(..).map(|sums| sums.iter().map(|sum| (sum / count) as f32).collect()).collect();
-            let (audio_s, positions) = (end_s - start_s, 1);
-            let whole = Window { origin: origin.clone(), crop_ix: 0, start_s, audio_s, positions, patches: Vec::new() };
+            let mean = |sums: Vec<f64>| Hidden {
+                frames: sums.iter().map(|sum| (sum / count) as f32).collect(),
+                summary: Vec::new(),
+            };
+            let means: Layers = self.sums.drain(..).map(mean).collect();
+            let (audio_s, positions, heard) = (end_s - start_s, 1, Heard::default());
+            let whole = Window { origin: origin.clone(), crop_ix: 0, start_s, audio_s, positions, heard };
             self.emit(&whole, start_s, audio_s, &means, 0..1, out)?;
         }
         self.count = 0;
         if !std::mem::take(&mut self.emitted) {
-            let needs = 1.0 / self.plan.rate;
+            let needs = self.plan.needs_s;
             let message = format!("the recording is shorter than a position of the encoder, {needs:.3} s");
             out.reject(origin.track_id, Rejection::new("too_short", message));
         }
         Ok(())
     }
 
-    fn dim(&self) -> usize {
-        self.plan.spec.dim as usize
-    }
-
     /// Positions of a crop whose centre is before an instant of the recording.
     fn before(&self, window: &Window, instant: f64) -> usize {
         // A hair less, so that a centre on the cut belongs to the later crop in both calls.
-        let count = ((instant - window.start_s) * self.plan.rate - 0.5 - 1e-6).ceil();
+        let count = ((instant - window.start_s - self.plan.offset_s) * self.plan.rate - 0.5 - 1e-6).ceil();
         (count.max(0.0) as usize).min(window.positions)
     }
 
@@ -132,15 +132,19 @@ impl Joined {
         if range.is_empty() {
             return Ok(());
         }
-        let at = |position: usize| window.start_s + position as f64 / self.plan.rate;
+        let at = |position: usize| window.start_s + self.plan.offset_s + position as f64 / self.plan.rate;
         let (start_s, end_s) = (at(range.start), at(range.end).min(window.end_s()));
         if self.plan.spec.pooling == Pooling::Frames {
             return self.emit(window, start_s, end_s - start_s, layers, range, out);
         }
-        let dim = self.dim();
-        self.sums.resize(layers.len(), vec![0.0; dim]);
-        for (sums, values) in self.sums.iter_mut().zip(layers) {
-            for vector in values[range.start * dim..range.end * dim].chunks_exact(dim) {
+        let dim = self.plan.dim;
+        self.sums.resize(layers.len(), vec![0.0; self.plan.spec.dim as usize]);
+        for (sums, hidden) in self.sums.iter_mut().zip(layers) {
+            // What stands for a whole crop counts as often as there are positions that are kept of it.
+            let (summary, sums) = sums.split_at_mut(hidden.summary.len());
+            let weight = range.len() as f64;
+            summary.iter_mut().zip(&hidden.summary).for_each(|(sum, value)| *sum += weight * f64::from(*value));
+            for vector in hidden.frames[range.start * dim..range.end * dim].chunks_exact(dim) {
                 sums.iter_mut().zip(vector).for_each(|(sum, value)| *sum += f64::from(*value));
             }
         }
@@ -158,14 +162,15 @@ impl Joined {
         range: std::ops::Range<usize>,
         out: &mut dyn Output,
     ) -> Result<(), StageError> {
-        let dim = self.dim();
+        let dim = self.plan.spec.dim as usize;
         let mut columns = window.origin.columns(1);
         columns.extend([
             Arc::new(UInt32Array::from(vec![window.crop_ix])) as ArrayRef,
             Arc::new(Float64Array::from(vec![start_s])),
             Arc::new(Float64Array::from(vec![audio_s])),
         ]);
-        let part = |values: &Vec<f32>| Embeddings::vectors_column(dim, &[&values[range.start * dim..range.end * dim]]);
+        let part =
+            |hidden: &Hidden| Embeddings::vectors_column(dim, &[&hidden.frames[range.start * dim..range.end * dim]]);
         columns.extend(layers.iter().map(part));
         self.emitted = true;
         out.emit(RecordBatch::try_new(self.plan.schema.clone(), columns)?);
@@ -178,11 +183,13 @@ fn cut(earlier: &Window, later: &Window) -> Option<f64> {
     (later.start_s < earlier.end_s()).then(|| f64::midpoint(later.start_s, earlier.end_s()))
 }
 
-fn mean(values: &[f32], dim: usize) -> Vec<f32> {
+/// One vector for a crop: what stands for all of it, and the mean of its positions.
+fn mean(hidden: &Hidden, dim: usize) -> Hidden {
     let mut sums = vec![0.0f64; dim];
-    for vector in values.chunks_exact(dim) {
+    for vector in hidden.frames.chunks_exact(dim) {
         sums.iter_mut().zip(vector).for_each(|(sum, value)| *sum += f64::from(*value));
     }
-    let count = (values.len() / dim).max(1) as f64;
-    sums.into_iter().map(|sum| (sum / count) as f32).collect()
+    let count = (hidden.frames.len() / dim).max(1) as f64;
+    let means = sums.into_iter().map(|sum| (sum / count) as f32);
+    Hidden { frames: hidden.summary.iter().copied().chain(means).collect(), summary: Vec::new() }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use omar_schemas::FeaturesSpec;
 
-use crate::encoder::{EncoderFolder, EncoderManifest, ManifestView};
+use crate::encoder::{EncoderError, EncoderFolder, EncoderManifest, ManifestView};
 use crate::error::{BindError, StageError};
 use crate::model::ConformerConfig;
 use crate::train::Trainer;
@@ -14,7 +14,10 @@ const NAME: &str = "pretrained";
 
 /// Finds the encoder that `init` names.
 pub(super) fn open(path: &Path) -> Result<EncoderFolder, BindError> {
-    EncoderFolder::open(path).map_err(|error| BindError::param("init", error.to_string()))
+    let refused = |error: EncoderError| BindError::param("init", error.to_string());
+    let found = EncoderFolder::open(path).map_err(refused)?;
+    found.conformer().map_err(refused)?;
+    Ok(found)
 }
 
 /// What the trained encoder will be. One that goes on from another must hear the same and be the same.
@@ -28,7 +31,7 @@ pub(super) fn manifest(
     let mut manifest = EncoderManifest::from_features(name, input, model, patch_samples);
     if let Some(EncoderFolder { manifest: from, .. }) = init {
         check_views(&manifest, from)?;
-        check_model(model, &from.model)?;
+        from.conformer().map_or(Ok(()), |from| check_model(model, from))?;
         manifest.licence.clone_from(&from.licence);
         manifest.source.kind = "pretrain, from another encoder".to_owned();
         manifest.source.place.clone_from(&from.source.place);

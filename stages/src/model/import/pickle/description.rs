@@ -61,6 +61,8 @@ pub(super) enum Global {
     RebuildTensor,
     RebuildParameter,
     Storage(ElementType),
+    /// A shape or a set: what training frameworks save beside a state dict, and no tensor needs.
+    Beside,
 }
 
 impl Global {
@@ -69,6 +71,7 @@ impl Global {
             ("collections", "OrderedDict") => Some(Self::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2") => Some(Self::RebuildTensor),
             ("torch._utils", "_rebuild_parameter") => Some(Self::RebuildParameter),
+            ("torch", "Size") | ("builtins" | "__builtin__", "set") => Some(Self::Beside),
             ("torch", storage) => ElementType::of_storage(storage).map(Self::Storage),
             _ => None,
         }
