@@ -58,10 +58,10 @@ fn the_breaker_ends_a_run_that_rejects_too_much() {
         assert!(fs::read_dir(quarantine).expect("a quarantine").count() > 0, "what was rejected is kept");
     }
     // Half of the recordings are broken: a breaker that allows it lets the run through, whatever is the default.
-    edit(&program, "rate: 0.2", "rate: 0.6");
+    edit(&program, "rate: 0.2", "rate: 0.9");
     assert_eq!(program.json(&["run", "graph.yaml"])["rejected"], 20);
     // What is known from the caches is judged at the end.
-    edit(&program, "rate: 0.6", "rate: 0.4");
+    edit(&program, "rate: 0.9", "rate: 0.4");
     let output = program.output(&["run", "graph.yaml"]);
     assert_eq!(output.status.code(), Some(4));
     assert!(text(&output.stderr).contains("20 of 40 recordings were rejected, more than 40 %"));
@@ -164,8 +164,6 @@ impl Operator for FlakyOperator {
 fn a_recording_that_is_tried_again_gives_the_same_bytes() {
     let program = Program::new(&Options::default());
     edit(&program, DECODE, "{stage: decode, from: tracks, on_error: {retry: {attempts: 3, wait: 1ms}}}");
-    program.json(&["run", "graph.yaml"]);
-    let clean = program.cache();
     let sets = [
         format!("nodes.tracks.params.root={}", program.path("audio").display()),
         format!("nodes.tokens.cache={}", program.path("cache").display()),
@@ -176,6 +174,8 @@ fn a_recording_that_is_tried_again_gives_the_same_bytes() {
         node.stage = Arc::new(Flaky { inner: node.stage.clone(), failures, seen: Arc::default() });
         plan
     };
+    run::run(&plan(0), &RunOptions::default(), &Stop::new()).expect("it ends");
+    let clean = program.cache();
     for direct in [true, false] {
         program.clear();
         let options = RunOptions { direct, ..RunOptions::default() };
@@ -232,6 +232,7 @@ fn what_caches_remember_as_rejected_is_tried_again_on_request() {
 #[test]
 fn a_shard_is_not_replaced_by_one_that_lacks_more() {
     let (program, path, good) = with_a_bad_disk();
+    edit(&program, "shard_tracks: 4", "shard_tracks: 16");
     swap(&path, &vec![0; good.len()]);
     program.json(&["run", "graph.yaml"]);
     let before = program.cache();

@@ -345,8 +345,8 @@ fn execute(
         render::run(course.clone(), recorder, corpora, &runtime)
     };
     drop(display);
-    if outcome.is_err() {
-        quarantine.keep_rest()?;
+    if let Err(error) = &outcome {
+        quarantine.keep_rest(error)?;
     }
     outcome?;
     if let Some(exchange) = exchange {
