@@ -192,6 +192,10 @@ fn same(a: &Value, b: &Value) -> bool {
 fn words(value: &Value) -> String {
     match value {
         Value::Array(_) | Value::Object(_) => format!("`{value}`"),
+        Value::Number(number) => match number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() < 1e15) {
+            Some(whole) => format!("`{whole}`"),
+            None => describe(value),
+        },
         other => describe(other),
     }
 }

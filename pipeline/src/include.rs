@@ -37,11 +37,11 @@ pub(crate) fn load(source: &Arc<Source>, report: &mut Report) -> Option<Loaded> 
     let path = PathBuf::from(&source.name);
     let open = vec![Open { path: path.canonicalize().unwrap_or(path), name: source.name.clone(), included_at: None }];
     let mut loader = Loader { files: Files::default(), open, done: Vec::new(), sections: Default::default() };
+    let errors = report.errors();
     let mut part = loader.read(source, report)?;
     if loader.done.is_empty() {
         return Some(Loaded { value: part.value, tree: part.tree, files: loader.files });
     }
-    let errors = report.errors();
     loader.add(&part, report);
     if report.errors() > errors {
         return None;
@@ -172,14 +172,15 @@ impl Loader {
         };
         let source = Arc::new(Source { name: path.display().to_string(), text });
         self.open.push(Open { path: canonical.clone(), name: source.name.clone(), included_at: Some(place) });
-        let errors = report.errors();
         let part = self.read(&source, report);
+        if let Some(part) = &part {
+            self.check_keys(part, report);
+            self.add(part, report);
+        }
         self.open.pop();
         let part = part?;
-        self.check_keys(&part, report);
-        self.add(&part, report);
         self.done.push((canonical, part.templates.clone()));
-        (report.errors() == errors).then_some(part.templates)
+        Some(part.templates)
     }
 
     /// The file that is included at `place` is being read: it is the `first` of those that are open.

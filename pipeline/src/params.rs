@@ -167,14 +167,14 @@ impl ParamsSchema {
             (1, Some((key, value))) => match variants.iter().find(|variant| variant.0 == key) {
                 Some((_, schema)) => self.walk(schema, value, &path.child(key.as_str()), found),
                 None => {
-                    let message = format!("`{}` must be {}, found `{key}`", path.last(), one_of(names()));
+                    let message = format!("`{}` must be {}, found `{key}`", name_of(path), one_of(names()));
                     let hint = did_you_mean(key, names()).unwrap_or(all);
                     mistake(MistakeKind::Choice, path.child(key.as_str()), message, "no such choice", hint);
                 }
             },
-            (0, _) => mistake(MistakeKind::Value, path.clone(), format!("`{}` is empty", path.last()), "", all),
+            (0, _) => mistake(MistakeKind::Value, path.clone(), format!("`{}` is empty", name_of(path)), "", all),
             (_, _) => {
-                let message = format!("`{}` takes one choice, found {}", path.last(), map.len());
+                let message = format!("`{}` takes one choice, found {}", name_of(path), map.len());
                 mistake(MistakeKind::Value, path.clone(), message, "", all);
             }
         }

@@ -62,6 +62,11 @@ impl Retry {
     }
 }
 
+/// A share as people say it: `2.5 %`.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e4).round() / 1e2)
+}
+
 /// `errors: {stop_if: ...}`: the circuit breaker of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StopIf {
@@ -177,13 +182,12 @@ pub(crate) fn read_errors(reader: &mut Reader<'_>) -> Option<StopIf> {
     reader.unknown_keys(&path, map, &["rate", "after"], "`stop_if`");
     let rate = member(reader, &path, map, "rate", "the share of recordings that may be rejected, from 0 to 1");
     let after = member(reader, &path, map, "after", "how many recordings are tried before that is judged");
-    let (rate, after) = (rate?, after?);
-    let share = rate.as_f64().filter(|share| (0.0..=1.0).contains(share));
-    if share.is_none() {
+    let share = rate.and_then(Value::as_f64).filter(|share| (0.0..=1.0).contains(share));
+    if let (None, Some(rate)) = (share, rate) {
         let message = format!("`rate` must be a share from 0 to 1, found {}", describe(rate));
         reader.refuse(&path.child("rate"), Diagnostic::error(message).hint("2 % is `rate: 0.02`"));
     }
-    let after = reader.count(&path.child("after"), after, 1..=u64::from(u32::MAX))?;
+    let after = reader.count(&path.child("after"), after?, 1..=u64::from(u32::MAX))?;
     Some(StopIf { rate: share?, after: after as u64 })
 }
 

@@ -111,19 +111,20 @@ impl Quarantine {
         write_parquet(&path, &[batch(&rejects)]).map_err(|error| RunError::Failed(error.to_string()))
     }
 
-    /// Makes what is left durable, when a run ends early: shards that will not be complete.
+    /// Makes what is left durable, when a run ends with an error: rejections of shards that will not be complete, and
+    /// those that the error quotes.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub(crate) fn keep_rest(&self) -> Result<(), RunError> {
-        let pending = std::mem::take(&mut self.lock().pending);
-        let Some(folder) = &self.folder else { return Ok(()) };
-        for rejects in pending.values() {
-            let shard = rejects.first().map_or("rest", |reject| reject.shard.as_str());
-            let path = folder.join(format!("{shard}-incomplete.parquet"));
-            write_parquet(&path, &[batch(rejects)]).map_err(|error| RunError::Failed(error.to_string()))?;
+    pub(crate) fn keep_rest(&self, error: &RunError) -> Result<(), RunError> {
+        if let RunError::TooManyRejects(error) = error {
+            let quoted = error.classes.iter().flat_map(|class| &class.examples);
+            quoted.into_iter().try_for_each(|reject| self.add(u64::MAX, reject))?;
         }
-        Ok(())
+        let rest: Vec<RejectedTrack> = std::mem::take(&mut self.lock().pending).into_values().flatten().collect();
+        let Some(folder) = self.folder.as_ref().filter(|_| !rest.is_empty()) else { return Ok(()) };
+        let path = folder.join("incomplete.parquet");
+        write_parquet(&path, &[batch(&rest)]).map_err(|error| RunError::Failed(error.to_string()))
     }
 
     /// Recordings in the quarantine.

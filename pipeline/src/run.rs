@@ -293,8 +293,8 @@ fn execute(
     };
     drop(display);
     observer.finish(outcome.as_ref().map(drop), stop.is_requested());
-    if outcome.is_err() {
-        quarantine.keep_rest()?;
+    if let Err(error) = &outcome {
+        quarantine.keep_rest(error)?;
     }
     outcome?;
     if divided {

@@ -15,6 +15,7 @@ use crate::exec::division::{SharedWork, shared_work};
 use crate::exec::lane::install_panic_hook;
 use crate::live::{Listener, LiveOptions};
 use crate::plan::Plan;
+use crate::policy::percent;
 use crate::progress::Reporter;
 use crate::run::{self, RunOptions};
 use crate::run_folder;
@@ -149,9 +150,9 @@ fn ended(summary: &Summary, args: &RunArgs) -> Exit {
         let dropped: u64 = summary.dropped.iter().map(|class| class.count).sum();
         let (rejected, tracks) = (summary.rejected + dropped, summary.tracks);
         let limit = summary.stop_if.filter(|stop_if| tracks >= stop_if.after).map_or(0.5, |stop_if| stop_if.rate);
+        let limit = percent(limit);
         write_message(&format!(
-            "error: {rejected} of {tracks} recordings were rejected, more than {} %; see the classes above\n",
-            100.0 * limit
+            "error: {rejected} of {tracks} recordings were rejected, more than {limit}; see the classes above\n"
         ));
         return Exit::Rejects;
     }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use omar_stages::Position;
 
 use super::{RejectedTrack, RunError};
-use crate::plan::StopIf;
+use crate::policy::{StopIf, percent};
 use crate::quarantine::{Classes, RejectClass, lines};
 
 /// See the module.
@@ -34,7 +34,6 @@ pub struct TooManyRejects {
 impl fmt::Display for TooManyRejects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rejected: u64 = self.classes.iter().map(|class| class.count).sum();
-        let percent = |share: f64| format!("{} %", (share * 1e4).round() / 1e2);
         let (share, limit) = (percent(rejected as f64 / self.tried as f64), percent(self.limit.rate));
         let tried = self.tried;
         write!(f, "{rejected} of {tried} recordings were rejected ({share}), `errors.stop_if` allows {limit}")?;

@@ -8,7 +8,7 @@ use super::amount::Rejects;
 use super::values::Column;
 use super::{Expect, Values};
 use crate::diagnostic::did_you_mean;
-use crate::expectations::Given;
+use crate::expectations::{Given, type_words};
 use crate::quarantine::RejectClass;
 
 /// What came out of a test.
@@ -83,7 +83,7 @@ impl Outcome {
         let column = self.columns.get(name).unwrap_or(&empty);
         let of_numbers = expected.min.is_some() || expected.max.is_some() || expected.finite.is_some();
         if of_numbers && !column.numeric && self.rows > 0 {
-            failures.push(format!("values of `{name}`: expected numbers, found {}", field.data_type()));
+            failures.push(format!("values of `{name}`: expected numbers, found {}", type_words(field.data_type())));
             return;
         }
         if let (Some(min), Some(found)) = (expected.min, column.min.filter(|found| expected.min > Some(*found))) {
