@@ -2,6 +2,7 @@
 
 mod program;
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -138,4 +139,35 @@ fn watching_works_on_what_arrives_until_it_is_stopped() {
     assert_eq!(rounds.iter().map(counts).collect::<Vec<_>>(), [(Some(5), None), (Some(11), Some(6))], "{stderr}");
     let refused = program.output(&["run", "graph.yaml", "--watch", "--processes", "2"]);
     assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn an_archive_is_a_folder() {
+    let program = corpus(6);
+    let plain = program.json(&["run", "graph.yaml"]);
+    let contents = |program: &Program| -> Vec<Vec<u8>> { program.cache().into_values().collect() };
+    assert_eq!(contents(&program).len(), plain["shards"].as_u64().expect("a count") as usize);
+    program.clear();
+    // A shard as WebDataset writes it: recordings with their descriptions beside them.
+    let files: Vec<PathBuf> = walk(&program.path("audio"));
+    let mut builder = tar::Builder::new(std::fs::File::create(program.path("audio/train-000.tar")).expect("a file"));
+    for (number, file) in files.iter().enumerate() {
+        builder.append_path_with_name(file, format!("{number:03}.wav")).expect("a member");
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        builder.append_data(&mut header, format!("{number:03}.json"), &b"{}"[..]).expect("a member");
+        std::fs::remove_file(file).expect("it was there");
+    }
+    builder.into_inner().expect("the end");
+    let archived = program.json(&["run", "graph.yaml"]);
+    let rows = |summary: &Value| (summary["tracks"].clone(), summary["nodes"][5]["rows_out"].clone());
+    assert_eq!(rows(&archived), rows(&plain));
+    assert_eq!(archived["codebooks"], plain["codebooks"], "the same tokens");
+    assert_eq!(said(&program), "corpus: 6 tracks, 6 cached; since the last run 0 new, 0 changed, 0 removed");
+    // Cut short, it is one recording that cannot be used.
+    let bytes = std::fs::read(program.path("audio/train-000.tar")).expect("an archive");
+    std::fs::write(program.path("audio/train-000.tar"), &bytes[..bytes.len() / 2]).expect("it can be written");
+    let output = program.output(&["run", "graph.yaml"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("train-000.tar"), "{}", text(&output.stdout));
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::{DirEntry, WalkDir};
 
+use super::archive::{self, Index, Place};
+
 /// What counts as audio when nothing else is said: the extensions of the containers and codecs that `decode` knows,
 /// and of those that people expect it to know, so that such files are reported instead of overlooked.
 pub const AUDIO_EXTENSIONS: [&str; 25] = [
@@ -66,14 +68,15 @@ impl Selection {
         included && !self.exclude.is_match(relative)
     }
 
-    /// Calls `found` for every wanted file below `root`, in the order of their names, with its path below `root`.
+    /// Calls `found` for every wanted file below `root`, in the order of their names, with its path below `root`. A tar
+    /// archive counts as a folder, and its members come with their place in it; one that cannot be read comes itself.
     ///
     /// Links are followed; one that leads back to a folder it lies in adds nothing and is skipped. A link to nowhere
     /// is a file that cannot be read, which its reader will say.
     ///
     /// # Errors
     /// When a folder cannot be read: leaving its files out would silently change the corpus.
-    pub fn search(&self, root: &Path, found: &mut dyn FnMut(&Path)) -> Result<Passed, SearchError> {
+    pub fn search(&self, root: &Path, found: &mut dyn FnMut(&Path, Option<Place>)) -> Result<Passed, SearchError> {
         let mut passed = Passed::default();
         let below = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
         let enter = |entry: &DirEntry| {
@@ -94,8 +97,22 @@ impl Selection {
                     }
                 },
             };
-            if self.wants(&path) {
-                found(&path);
+            if archive::is_archive(&path) {
+                let Ok(index) = Index::read(&root.join(&path)) else {
+                    found(&path, None);
+                    continue;
+                };
+                for (name, place) in index.members() {
+                    let member = path.join(name);
+                    let hidden = name.rsplit('/').next().is_some_and(|name| name.starts_with('.'));
+                    if !hidden && self.wants(&member) {
+                        found(&member, Some(place));
+                    } else {
+                        *passed.extensions.entry(extension(&member)).or_default() += 1;
+                    }
+                }
+            } else if self.wants(&path) {
+                found(&path, None);
             } else {
                 *passed.extensions.entry(extension(&path)).or_default() += 1;
             }
@@ -157,7 +174,7 @@ mod tests {
         let owned = |patterns: &[&str]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
         let selection = Selection::new(&owned(include), &owned(exclude)).expect("patterns");
         let mut names = Vec::new();
-        selection.search(folder, &mut |path| names.push(path.display().to_string())).expect("search");
+        selection.search(folder, &mut |path, _| names.push(path.display().to_string())).expect("search");
         names
     }
 

@@ -35,7 +35,7 @@ impl AudioIndex {
             AUDIO_EXTENSIONS.iter().chain(&MORE_EXTENSIONS).map(|extension| format!("*.{extension}")).collect();
         let mut index = Self { keys: HashMap::new(), files: Vec::new() };
         let selection = Selection::new(&patterns, &[]).expect("patterns of plain extensions are well formed");
-        let searched = selection.search(root, &mut |path| {
+        let searched = selection.search(root, &mut |path, _| {
             let path = slashed(path);
             let key = key(&path);
             if let Some(key) = &key {

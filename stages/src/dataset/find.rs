@@ -38,7 +38,12 @@ pub(super) fn search(folder: &Path, patterns: &[&str]) -> Result<(Vec<PathBuf>, 
     let selection = Selection::new(&patterns, &[]).expect("the patterns of layouts are well formed");
     let mut found = Vec::new();
     let passed = selection
-        .search(folder, &mut |path| found.push(folder.join(path)))
+        .search(folder, &mut |path, place| {
+            // Annotations are read as files.
+            if place.is_none() {
+                found.push(folder.join(path));
+            }
+        })
         .map_err(|error| DatasetError::io(&error.path, &error.source))?;
     Ok((found, passed))
 }

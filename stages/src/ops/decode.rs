@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, DecodeOptions, Decoder, Downmix, Limits};
+use crate::corpus::archive::{self, Archives};
 use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
 
@@ -64,6 +65,7 @@ pub struct Decode {
     root: PathBuf,
     options: DecodeOptions,
     schema: SchemaRef,
+    archives: Arc<Archives>,
 }
 
 impl StageKind for Decode {
@@ -92,7 +94,8 @@ impl StageKind for Decode {
             Mix::Right => Downmix::Right,
         };
         let options = DecodeOptions { limits, downmix, ..DecodeOptions::default() };
-        Ok(Self { root, options, schema: Audio::schema(&AudioSpec { sample_rate: None }) })
+        let schema = Audio::schema(&AudioSpec { sample_rate: None });
+        Ok(Self { root, options, schema, archives: Arc::default() })
     }
 }
 
@@ -106,6 +109,7 @@ impl Stage for Decode {
             root: self.root.clone(),
             options: self.options.clone(),
             schema: self.schema.clone(),
+            archives: self.archives.clone(),
             current: None,
         }))
     }
@@ -115,6 +119,7 @@ struct DecodeOperator {
     root: PathBuf,
     options: DecodeOptions,
     schema: SchemaRef,
+    archives: Arc<Archives>,
     current: Option<Current>,
 }
 
@@ -131,7 +136,7 @@ impl Operator for DecodeOperator {
             return Err(StageError::Failed(format!("expected one recording at a time, found {}", batch.num_rows())));
         }
         let origin = Origin::read(batch, 0)?;
-        match open(&self.root.join(&origin.path), &self.options) {
+        match open(&self.root.join(&origin.path), &self.options, &self.archives) {
             Ok(decoder) => self.current = Some(Current { origin, decoder, start: 0 }),
             Err(rejection) => out.reject(origin.track_id, rejection),
         }
@@ -169,8 +174,15 @@ impl Operator for DecodeOperator {
     }
 }
 
-fn open(path: &Path, options: &DecodeOptions) -> Result<Decoder, Rejection> {
-    guarded(|| Decoder::open(path, options))
+/// Opens a file, or a member of a tar archive.
+fn open(path: &Path, options: &DecodeOptions, archives: &Archives) -> Result<Decoder, Rejection> {
+    guarded(|| match archive::split(path) {
+        Some((archive, member)) => {
+            let extension = Path::new(&member).extension().and_then(|extension| extension.to_str());
+            Decoder::new(Box::new(archives.open(&archive, &member)?), extension, options)
+        }
+        None => Decoder::open(path, options),
+    })
 }
 
 /// Runs a codec; a panic in it is a fault of the file.

@@ -15,6 +15,7 @@ use omar_schemas::{Edge, Origin, Split, Track, TrackId, TrackSpec, column};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::corpus::archive::{self, Place, Section};
 use crate::corpus::folder::{AUDIO_EXTENSIONS, Selection};
 use crate::corpus::manifest::{self, Entry, FORMATS, ManifestError};
 use crate::error::{BindError, Rejection, StageError};
@@ -27,7 +28,7 @@ use crate::stage::{
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesParams {
-    /// Folder to search, and folder that the paths in `manifest` start from (default then: the folder of the
+    /// Folder to search (tar archives in it count as folders), and folder that the paths in `manifest` start from (default then: the folder of the
     /// manifest). A relative path starts from the working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
@@ -112,6 +113,8 @@ struct Known {
     split: Option<Split>,
     hash: Option<String>,
     bytes: Option<u64>,
+    /// In the archive that it is a member of.
+    place: Option<Place>,
 }
 
 /// The recordings of a folder, or of a list.
@@ -126,7 +129,8 @@ pub struct Files {
 impl StageKind for Files {
     const NAME: &'static str = "files";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "the audio files of a folder, or of a list (CSV, TSV, JSON lines, parquet)";
+    const SUMMARY: &'static str =
+        "the audio files of a folder, of tar archives, or of a list (CSV, TSV, JSON lines, parquet)";
     const EXAMPLE: &'static str = "{stage: files, params: {root: music, valid_fraction: 0.1}}";
     const SCOPE: Scope = Scope::Source;
     const INPUTS: &'static [&'static str] = &[];
@@ -207,7 +211,7 @@ impl Files {
         }
         let mut count = 0;
         let mut unreadable: HashMap<String, u64> = HashMap::new();
-        let passed = self.selection.search(root, &mut |path| {
+        let passed = self.selection.search(root, &mut |path, place| {
             count += 1;
             let name = name(path);
             let mut repeat = 0;
@@ -216,7 +220,7 @@ impl Files {
                 repeat = *seen;
                 *seen += 1;
             }
-            found(self.recording(TrackId::of(&name, repeat), name, &Known::default()));
+            found(self.recording(TrackId::of(&name, repeat), name, &Known { place, ..Known::default() }));
         });
         let passed = passed.map_err(|error| StageError::io(error.path, error.source))?;
         if count > 0 {
@@ -256,7 +260,7 @@ impl Files {
                 return Err(ManifestError { path: manifest.to_owned(), line: Some(entry.line), message });
             }
             let Entry { split, hash, bytes, .. } = entry;
-            found(self.recording(track_id, path, &Known { split, hash, bytes }));
+            found(self.recording(track_id, path, &Known { split, hash, bytes, place: None }));
             Ok(())
         });
         listed.map_err(|error| StageError::Failed(error.to_string()))?;
@@ -289,6 +293,9 @@ impl Files {
             return Recording { track_id, path, split, bytes, identity, content: true };
         }
         let file = self.root.join(&path);
+        if let Some((archive, member)) = archive::split(&file) {
+            return self.member(track_id, path, split, (&archive, &member), known.place);
+        }
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
         let bytes = metadata.as_ref().map_or(0, std::fs::Metadata::len);
         let identity = metadata.and_then(|metadata| match self.params.identity {
@@ -296,6 +303,27 @@ impl Files {
             Identity::Content => content_identity(&file).ok(),
         });
         let content = self.params.identity == Identity::Content;
+        Recording { track_id, path, split, bytes, identity: identity.unwrap_or(0), content }
+    }
+
+    /// A member of an archive. It counts as changed when the archive does, or its place in it.
+    fn member(
+        &self,
+        track_id: TrackId,
+        path: String,
+        split: Split,
+        (archive, member): (&Path, &str),
+        place: Option<Place>,
+    ) -> Recording {
+        let place = place.or_else(|| archive::Index::read(archive).ok()?.place(member));
+        let identity = place.and_then(|place| match self.params.identity {
+            Identity::Stat => {
+                let whole = stat_identity(&archive.metadata().ok()?);
+                Some(seed::derive(whole, &[place.start, place.len]))
+            }
+            Identity::Content => hash_identity(Section::new(File::open(archive).ok()?, place).ok()?).ok(),
+        });
+        let (bytes, content) = (place.map_or(0, |place| place.len), self.params.identity == Identity::Content);
         Recording { track_id, path, split, bytes, identity: identity.unwrap_or(0), content }
     }
 
@@ -331,8 +359,12 @@ fn stat_identity(metadata: &std::fs::Metadata) -> u64 {
 }
 
 fn content_identity(path: &Path) -> std::io::Result<u64> {
+    hash_identity(File::open(path)?)
+}
+
+fn hash_identity(content: impl std::io::Read) -> std::io::Result<u64> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
+    hasher.update_reader(content)?;
     let hash = hasher.finalize();
     Ok(u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes")))
 }
