@@ -3,6 +3,8 @@
 //! `serde_yaml` reads the values but forgets their lines, so the text is read a second time, by `saphyr-parser`, into a
 //! [`Tree`] of byte ranges. A [`KeyPath`] leads from the top of a file to a value.
 
+mod includes;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
+pub(crate) use self::includes::Includes;
 use crate::text::{IMPORTED, Text};
 
 /// Deeper nesting is refused; `serde_yaml` draws the line at 128 itself.
@@ -204,40 +207,6 @@ impl Tree {
     }
 }
 
-/// What stands under `include` in a file.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Includes {
-    /// The byte at which the key starts.
-    pub(crate) at: usize,
-    /// The items and where they stand; `None` for one that is no text.
-    pub(crate) items: Vec<(Option<String>, Range<usize>)>,
-}
-
-impl Includes {
-    /// Looks for the key, up to the first mistake: what stands below is none of its business.
-    pub(crate) fn find(text: &str) -> Option<Self> {
-        let mut scan = Scan::new(text);
-        if !matches!(scan.content()?.0, Event::MappingStart(..)) {
-            return None;
-        }
-        loop {
-            let (event, span) = scan.content()?;
-            let include = match &event {
-                Event::MappingEnd => return None,
-                Event::Scalar(key, ..) => key == "include",
-                _ => false,
-            };
-            let at = scan.value(&event, span, 1)?.range.start;
-            let (event, span) = scan.content()?;
-            if include {
-                let items = if matches!(event, Event::SequenceStart(..)) { scan.items()? } else { Vec::new() };
-                return Some(Self { at, items });
-            }
-            scan.value(&event, span, 1)?;
-        }
-    }
-}
-
 /// The events of a text.
 struct Scan<'a> {
     text: &'a str,
@@ -261,20 +230,6 @@ impl<'a> Scan<'a> {
     fn tree(mut self) -> Option<Tree> {
         let (event, span) = self.content()?;
         self.value(&event, span, 0)
-    }
-
-    /// The items of a list of texts, after its start.
-    fn items(&mut self) -> Option<Vec<(Option<String>, Range<usize>)>> {
-        let mut items = Vec::new();
-        loop {
-            let (event, span) = self.content()?;
-            let text = match &event {
-                Event::SequenceEnd => return Some(items),
-                Event::Scalar(text, ..) => Some(text.to_string()),
-                _ => None,
-            };
-            items.push((text, self.value(&event, span, 2)?.range));
-        }
     }
 
     fn next(&mut self) -> Option<(Event<'a>, Span)> {
@@ -380,7 +335,7 @@ fn scalar_len(line: &str, value: &str, style: ScalarStyle) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Includes, KeyPath, Tree};
+    use super::{KeyPath, Tree};
 
     fn at(text: &str, path: &str) -> (String, String) {
         let tree = Tree::scan(text).expect("parses");
@@ -399,18 +354,6 @@ mod tests {
         assert_eq!(at(text, "g.b"), ("b".to_owned(), "'q'".to_owned()));
         assert_eq!(at(text, "g"), ("g".to_owned(), "*x".to_owned()));
         assert_eq!(at(text, "d.f").0, "f");
-    }
-
-    #[test]
-    fn includes_are_found_above_what_is_wrong() {
-        let text = "# a graph\n---\nomar: 1\ninclude:\n  - a.yaml\n  - 'b c.yaml'\n  - [x]\nnodes: *nowhere\n";
-        let includes = Includes::find(text).expect("there");
-        assert!(text[includes.at..].starts_with("include:"));
-        let items: Vec<_> = includes.items.iter().map(|(item, at)| (item.as_deref(), &text[at.clone()])).collect();
-        assert_eq!(items[..2], [(Some("a.yaml"), "a.yaml"), (Some("b c.yaml"), "'b c.yaml'")]);
-        assert_eq!(items[2].0, None);
-        assert_eq!(Includes::find("omar: 1\nnodes: {include: [x]}\n"), None);
-        assert_eq!(Includes::find("include: a.yaml\n").expect("there").items, []);
     }
 
     #[test]

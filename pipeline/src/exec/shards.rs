@@ -1,5 +1,7 @@
 //! The corpus cut into shards, and the passes over it.
 
+mod trial;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -176,31 +178,6 @@ impl Course {
     /// A shard was committed.
     pub(crate) fn note(&self, node: usize, shard: usize, commit: Commit) {
         self.commits.write().unwrap_or_else(PoisonError::into_inner).insert((node, shard), commit);
-    }
-
-    /// Treats a shard of a node as if it were not committed. Returns its commit.
-    pub(super) fn forget(&mut self, node: usize, shard: usize) -> Option<Commit> {
-        self.commits.get_mut().unwrap_or_else(PoisonError::into_inner).remove(&(node, shard))
-    }
-
-    /// A shard in which these nodes are computed from the recordings on, whatever the caches hold, and nothing is kept.
-    pub(super) fn trial(&self, index: usize, wanted: &[usize]) -> ShardTask {
-        let modes = self.network.modes(|node| wanted.contains(&node), |_| false);
-        let count = modes.len();
-        ShardTask {
-            epoch: 0,
-            position: Position::default(),
-            shard: self.corpus.shards[index].clone(),
-            index,
-            sources: self.corpus.sources.clone(),
-            modes,
-            keep: vec![false; count],
-            commits: Vec::new(),
-            counts: Vec::new(),
-            results: false,
-            readers: (0..count).map(|_| None).collect(),
-            hungry: Vec::new(),
-        }
     }
 
     pub(super) fn commit(&self, node: usize, shard: usize) -> Option<Commit> {
