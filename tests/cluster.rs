@@ -120,12 +120,14 @@ fn two_and_three_processes_train_what_one_trains() {
         let together = model(&run);
         assert!(apart(&alone, &together) < 1e-4, "{processes} processes: {}", apart(&alone, &together));
         assert!(program.cache() == cache, "{processes} processes leave another cache");
-        // Of every other process a log, and what it says of itself while it runs.
-        let others =
-            |name: &&String| name.starts_with("process-") || (name.starts_with("live-") && *name != "live-0.jsonl");
-        let found = names(&run);
-        assert_eq!(found.iter().filter(|name| !others(name)).cloned().collect::<BTreeSet<_>>(), files);
-        assert_eq!(found.iter().filter(others).count() / 2 + 1, processes.parse::<usize>().expect("a number"));
+        // Of the others there is what they said and what they did, and nothing else.
+        let count = processes.parse::<usize>().expect("a number");
+        let others = (1..count).flat_map(|other| [format!("process-{other}.log"), format!("live-{other}.jsonl")]);
+        assert_eq!(names(&run), files.iter().cloned().chain(others).collect());
+        let picture = program.json(&["top", &run.display().to_string()]);
+        let seen: Vec<_> = picture["processes"].as_array().expect("a list").iter().map(|one| &one["process"]).collect();
+        assert_eq!(seen, (0..count).collect::<Vec<_>>(), "top shows all of them");
+        assert_eq!(picture["state"], "complete");
         // Warm: all read the cache, and the bits are those of the cold run.
         program.ok(&["run", "graph.yaml", "--processes", processes]);
         assert!(apart(&model(&program.runs()[1]), &together) == 0.0, "a second run gives other bits");

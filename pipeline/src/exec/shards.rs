@@ -1,24 +1,26 @@
 //! The corpus cut into shards, and the passes over it.
 
+mod appetite;
+mod task;
 mod trial;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
-use omar_schemas::{Origin, TrackId};
 use omar_stages::seed::Random;
-use omar_stages::storage::{Commit, ShardKey, TrackFile};
+use omar_stages::storage::{Commit, ShardKey};
 use omar_stages::{Position, StageError};
+
+pub(crate) use appetite::Appetite;
+pub(crate) use task::ShardTask;
 
 use super::RejectedTrack;
 use super::codes::Standing;
 use super::division::Division;
 use super::network::{Mode, Network};
 use crate::cache::Store;
-use crate::catalogue::Shard;
 use crate::commands::write_message;
 use crate::corpus::Corpus;
 use crate::plan::OnError;
@@ -44,76 +46,6 @@ pub(crate) struct Course {
     order: Mutex<(u32, Vec<u32>)>,
     /// What this process does of it. One that keeps nothing makes what its corpus stages want, and nothing else.
     pub(crate) division: Division,
-}
-
-/// Whether a corpus stage wants more crops.
-#[derive(Debug)]
-pub(crate) struct Appetite {
-    repeats: bool,
-    start: Position,
-    /// [`rank`] of the shard with which it had enough; [`HUNGRY`] until then.
-    enough: AtomicU64,
-    crops: AtomicU64,
-}
-
-/// The place of no shard.
-const HUNGRY: u64 = u64::MAX;
-
-/// Positions as numbers, in their order.
-fn rank(at: Position) -> u64 {
-    u64::from(at.pass) << 32 | u64::from(at.shard)
-}
-
-impl Appetite {
-    pub(crate) fn new(repeats: bool, start: Position) -> Self {
-        Self { repeats, start, enough: AtomicU64::new(HUNGRY), crops: AtomicU64::new(0) }
-    }
-
-    /// It had enough in the middle of a shard, or at its end.
-    pub(crate) fn satisfy(&self, at: Position) {
-        self.enough.fetch_min(rank(at), Ordering::AcqRel);
-    }
-
-    pub(crate) fn is_satisfied(&self) -> bool {
-        self.enough.load(Ordering::Acquire) != HUNGRY
-    }
-
-    pub(crate) fn ate(&self, crops: usize) {
-        self.crops.fetch_add(crops as u64, Ordering::Relaxed);
-    }
-
-    fn wants(&self, at: Position) -> bool {
-        !self.is_satisfied() && self.wanted(at)
-    }
-
-    /// Whether it wanted this shard when it came to it: unlike [`Self::wants`], this does not change any more once the
-    /// stage has come to the shard, however far ahead of it others are.
-    fn wanted(&self, at: Position) -> bool {
-        rank(at) <= self.enough.load(Ordering::Acquire) && at >= self.start && (self.repeats || at.pass == 0)
-    }
-}
-
-/// One shard in one pass.
-pub(crate) struct ShardTask {
-    /// Place in the whole run, rising without gaps: the timestamp of the dataflow.
-    pub(crate) epoch: u64,
-    pub(crate) position: Position,
-    pub(crate) shard: Arc<Shard>,
-    /// Its place in the corpus.
-    pub(crate) index: usize,
-    /// Place of each source node in the lists of recordings.
-    sources: Arc<Vec<Option<usize>>>,
-    pub(crate) modes: Vec<Mode>,
-    /// Nodes whose rows leave the lane.
-    pub(crate) keep: Vec<bool>,
-    /// Nodes whose cache this shard completes.
-    pub(crate) commits: Vec<usize>,
-    /// Nodes whose tokens are counted.
-    pub(crate) counts: Vec<usize>,
-    /// Whether rows that nobody reads are made, because the graph ends with them.
-    results: bool,
-    readers: Vec<Option<TrackFile>>,
-    hungry: Vec<Arc<Appetite>>,
 }
 
 impl Course {
@@ -423,50 +355,6 @@ impl Course {
     pub(crate) fn corpus_nodes(&self) -> impl Iterator<Item = usize> {
         self.corpora.iter().enumerate().filter(|(_, appetite)| appetite.is_some()).map(|(node, _)| node)
     }
-}
-
-impl ShardTask {
-    /// Whether working on it still serves somebody.
-    pub(crate) fn is_wanted(&self) -> bool {
-        let counts = !self.counts.is_empty();
-        !self.commits.is_empty()
-            || self.results
-            || self.hungry.iter().any(|a| !a.is_satisfied() || (counts && a.wanted(self.position)))
-    }
-
-    /// Id and path of a recording.
-    pub(crate) fn origin(&self, track: usize) -> (TrackId, String) {
-        (self.shard.track_id(track), self.shard.path(track))
-    }
-
-    /// The row that a source operator is handed, if that source has the recording.
-    pub(crate) fn recording(
-        &self,
-        source: usize,
-        track: usize,
-        schema: &SchemaRef,
-    ) -> Result<Option<RecordBatch>, StageError> {
-        let Some(recording) = self.sources[source].and_then(|at| self.shard.recording(at, track)) else {
-            return Ok(None);
-        };
-        let origin = Origin { track_id: recording.track_id, path: recording.path, split: recording.split };
-        let mut columns = origin.columns(1);
-        columns.push(Arc::new(UInt64Array::from(vec![recording.bytes])));
-        let schema = if omar_schemas::edge_name(schema) == Some("track") { schema.clone() } else { bare_track() };
-        Ok(Some(RecordBatch::try_new(schema, columns)?))
-    }
-
-    /// Rows of a recording from the cache of a node.
-    pub(crate) fn replay(&self, node: usize, track: usize) -> Result<Vec<RecordBatch>, StageError> {
-        let reader = self.readers[node].as_ref().expect("replayed nodes have readers");
-        reader.read_track(self.shard.track_id(track)).map_err(|error| StageError::Failed(error.to_string()))
-    }
-}
-
-/// Sources that are not lists of files are handed a row with this schema.
-fn bare_track() -> SchemaRef {
-    use omar_schemas::Edge;
-    omar_schemas::Track::schema(&omar_schemas::TrackSpec { root: String::new() })
 }
 
 fn is_tokens(schema: &SchemaRef) -> bool {

@@ -10,11 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::record::{Memory, NodeRecord, Record, Share, State};
-use crate::machine;
 use crate::metrics::{NodeCounts, Wait};
-
-/// Without a record for this long, a process is looked after.
-const SILENT_S: f64 = 10.0;
 
 /// Busier than this, threads count as full.
 const FULL: f64 = 0.5;
@@ -133,25 +129,30 @@ impl Picture {
         self.processes.iter().map(|process| process.elapsed_s).fold(0.0, f64::max)
     }
 
-    /// Shards of all processes: each knows all of them and does its own.
+    /// Shards of the run.
     pub(crate) fn shards(&self) -> Share {
         self.share(|process| process.shards)
     }
 
-    /// Recordings in the same way.
+    /// Recordings of the run.
     pub(crate) fn tracks(&self) -> Share {
         self.share(|process| process.tracks)
     }
 
     fn share(&self, of: fn(&Record) -> Share) -> Share {
         let total = self.processes.iter().map(|process| of(process).total).max().unwrap_or(0);
-        let done: u64 = self.processes.iter().map(|process| of(process).done).sum();
+        let done: u64 = self.of_corpus().iter().map(|process| of(process).done).sum();
         Share { done: done.min(total), total }
     }
 
-    /// A sum over processes.
+    /// What happened to the corpus: added up where it was shared out, else what the first process did with it.
     pub(crate) fn sum(&self, of: fn(&Record) -> f64) -> f64 {
-        self.processes.iter().map(of).sum()
+        self.of_corpus().iter().map(of).sum()
+    }
+
+    fn of_corpus(&self) -> &[Record] {
+        let parts = self.processes.iter().any(|process| process.parts);
+        if parts { &self.processes } else { &self.processes[..self.processes.len().min(1)] }
     }
 
     /// Memory of all processes.
@@ -307,23 +308,6 @@ impl fmt::Display for Wait {
     }
 }
 
-/// Finds out whether a process that should be there is, seen from machine `here` at `now`.
-pub(crate) fn look_after(record: &mut Record, here: &str, now: f64) {
-    if !record.state.goes_on() {
-        return;
-    }
-    let gone = record.host == here && machine::is_alive(record.pid) == Some(false);
-    let silent = now - record.time;
-    if gone || silent > SILENT_S {
-        let (host, pid, seconds) = (&record.host, record.pid, silent.max(0.0));
-        let why = if gone { "is gone" } else { "has not been heard of" };
-        record.error = Some(format!("process {pid} on {host} {why} for {seconds:.0} s"));
-        if gone || silent > 6.0 * SILENT_S {
-            record.state = State::Lost;
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -351,7 +335,18 @@ pub(super) mod tests {
         nodes[0].counts.wait_downstream_s = 2.0 * elapsed_s - busy;
         nodes[2].counts.wait_input_s = elapsed_s - nodes[2].counts.busy_s;
         let shards = Share { done: 3, total: 8 };
-        Record { v: 1, process, processes: 2, elapsed_s, threads: 2, writers: 1, shards, nodes, ..Record::default() }
+        Record {
+            v: 1,
+            process,
+            processes: 2,
+            parts: true,
+            elapsed_s,
+            threads: 2,
+            writers: 1,
+            shards,
+            nodes,
+            ..Record::default()
+        }
     }
 
     #[test]
@@ -378,6 +373,9 @@ pub(super) mod tests {
         let picture = Picture::of(spans([0.0, 0.6, 0.96]));
         assert_eq!(picture.nodes[2].record.counts.rows_out, 200);
         assert_eq!(picture.shards(), Share { done: 6, total: 8 });
+        let whole = (0..2).map(|process| Record { parts: false, ..record(process, 10.0, [0.0; 3]) });
+        let whole = Picture::of(whole.map(|now| Span { before: None, now }).collect());
+        assert_eq!(whole.shards(), Share { done: 3, total: 8 }, "each goes through all");
         let sentence = picture.bottleneck.expect("somebody is busy").sentence(true);
         assert_eq!(
             sentence,
@@ -386,21 +384,5 @@ pub(super) mod tests {
         assert_eq!(Picture::of(spans([0.0; 3])).bottleneck, None);
         let calm = Picture::of(spans([0.0, 0.1, 0.2])).bottleneck.expect("a little").sentence(false);
         assert!(calm.starts_with("busiest: model"), "{calm}");
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_found_out() {
-        let mut there = Record { host: "here".to_owned(), pid: std::process::id(), time: 100.0, ..Record::default() };
-        look_after(&mut there, "here", 101.0);
-        assert_eq!((there.state, there.error.as_deref()), (State::Running, None));
-        look_after(&mut there, "elsewhere", 115.0);
-        assert!(there.error.as_deref().is_some_and(|error| error.contains("not been heard of for 15 s")), "{there:?}");
-        assert_eq!(there.state, State::Running);
-        let mut gone = Record { pid: u32::MAX, ..there };
-        look_after(&mut gone, "here", 101.0);
-        assert_eq!(gone.state, State::Lost);
-        let mut done = Record { state: State::Complete, pid: u32::MAX, host: "here".to_owned(), ..Record::default() };
-        look_after(&mut done, "here", 1e9);
-        assert_eq!(done.state, State::Complete);
     }
 }

@@ -3,7 +3,7 @@
 //! | file | does |
 //! |---|---|
 //! | [`record`] | what is known of a process at one moment |
-//! | [`observe`] | looks: makes a record of a run in this process |
+//! | [`mod@observe`] | looks: makes a record of a run in this process |
 //! | [`file`] | `live-I.jsonl` in the folder of a run: a record of process `I` every second |
 //! | [`read`] | reads these files |
 //! | [`load`] | records of all processes to one table: shares, rates, the bottleneck |

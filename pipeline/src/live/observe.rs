@@ -30,6 +30,8 @@ pub(crate) struct Identity {
     pub(crate) graph: String,
     pub(crate) process: usize,
     pub(crate) processes: usize,
+    /// See [`Record::parts`].
+    pub(crate) parts: bool,
     pub(crate) threads: usize,
     pub(crate) writers: usize,
     pub(crate) memory: u64,
@@ -100,11 +102,12 @@ impl View {
         let nodes = self.nodes();
         let elapsed_s = monitor.elapsed_s();
         let audio_s = nodes.iter().map(|node| node.counts.audio_s).fold(0.0, f64::max);
-        let Identity { graph, process, processes, threads, writers, memory } = self.identity.clone();
+        let Identity { graph, process, processes, parts, threads, writers, memory } = self.identity.clone();
         Record {
             v: VERSION,
             process,
             processes,
+            parts,
             host: machine::hostname(),
             pid: std::process::id(),
             graph,

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::file;
-use super::load::{Picture, Span, look_after};
+use super::load::{Picture, Span};
 use super::observe::unix_now;
-use super::record::Record;
+use super::record::{Record, State};
 use super::tree::History;
 use crate::machine;
 
 /// Seconds over which the present speed of nodes is taken.
 const RECENT_S: f64 = 5.0;
+
+/// Without a record for this long, a process is looked after.
+const SILENT_S: f64 = 10.0;
 
 /// Why there is nothing to be seen.
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +112,26 @@ fn files(run: &Path) -> Result<Vec<PathBuf>, ReadError> {
     Ok(files)
 }
 
+/// Finds out whether a process that should be there is, seen from machine `here` at `now`.
+fn look_after(record: &mut Record, here: &str, now: f64) {
+    if !record.state.goes_on() {
+        return;
+    }
+    let gone = record.host == here && machine::is_alive(record.pid) == Some(false);
+    let silent = now - record.time;
+    if gone || silent > SILENT_S {
+        let (host, pid, seconds) = (&record.host, record.pid, silent.max(0.0));
+        let why = if gone { "is gone" } else { "has not been heard of" };
+        record.error = Some(format!("process {pid} on {host} {why} for {seconds:.0} s"));
+        if gone || silent > 6.0 * SILENT_S {
+            record.state = State::Lost;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::load::tests::record;
-    use super::super::record::State;
     use super::*;
 
     #[test]
@@ -142,5 +161,21 @@ mod tests {
         let picture = now(folder.path()).expect("a run");
         assert_eq!((picture.processes.len(), picture.state()), (1, State::Complete));
         assert_eq!(whole(folder.path()).expect("a run").0.nodes[1].record.counts.rows_out, 80);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_found_out() {
+        let mut there = Record { host: "here".to_owned(), pid: std::process::id(), time: 100.0, ..Record::default() };
+        look_after(&mut there, "here", 101.0);
+        assert_eq!((there.state, there.error.as_deref()), (State::Running, None));
+        look_after(&mut there, "elsewhere", 115.0);
+        assert!(there.error.as_deref().is_some_and(|error| error.contains("not been heard of for 15 s")), "{there:?}");
+        assert_eq!(there.state, State::Running);
+        let mut gone = Record { pid: u32::MAX, ..there };
+        look_after(&mut gone, "here", 101.0);
+        assert_eq!(gone.state, State::Lost);
+        let mut done = Record { state: State::Complete, pid: u32::MAX, host: "here".to_owned(), ..Record::default() };
+        look_after(&mut done, "here", 1e9);
+        assert_eq!(done.state, State::Complete);
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Record {
     /// Which process of the run, from 0, and of how many.
     pub(crate) process: usize,
     pub(crate) processes: usize,
+    /// Whether each process has shards of its own; else every one of them goes through the whole corpus.
+    pub(crate) parts: bool,
     /// Machine and process id.
     pub(crate) host: String,
     pub(crate) pid: u32,
