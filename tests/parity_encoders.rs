@@ -333,7 +333,7 @@ fn what_cannot_be_verified_is_refused_by_name() {
             |_, config| config["feature_extractor_cqt"] = json!(true),
         ),
         ("`config.json`: `do_stable_layer_norm`: expected true or false, found nothing", |_, config| {
-            drop(config.as_object_mut().unwrap().remove("do_stable_layer_norm"))
+            drop(config.as_object_mut().unwrap().remove("do_stable_layer_norm"));
         }),
         (
             "`config.json`: `conv_kernel` is [10,3,3], expected [10,3,3,3,3,2,2]: such a variant is not known, so it is \

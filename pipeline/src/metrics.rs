@@ -188,7 +188,7 @@ impl NodeMetrics {
 
 impl NodeCounts {
     /// All of them, in a fixed order, for sums over processes.
-    pub(crate) fn to_array(&self) -> [f64; 15] {
+    pub(crate) fn to_array(self) -> [f64; 15] {
         [
             self.rows_in as f64,
             self.rows_out as f64,

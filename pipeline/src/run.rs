@@ -325,7 +325,7 @@ fn lost(error: CollectiveError) -> RunError {
 /// Gives every process the counters of all of them together.
 fn add_up(network: &Network, together: &dyn Collective) -> Result<(), CollectiveError> {
     let own: Vec<NodeCounts> = network.nodes.iter().map(|node| node.metrics.counts()).collect();
-    let mut sums: Vec<f64> = own.iter().flat_map(NodeCounts::to_array).collect();
+    let mut sums: Vec<f64> = own.iter().copied().flat_map(NodeCounts::to_array).collect();
     together.sum(&mut sums)?;
     let (all, _) = sums.as_chunks();
     for ((node, own), all) in network.nodes.iter().zip(&own).zip(all) {

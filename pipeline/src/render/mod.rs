@@ -277,7 +277,7 @@ impl Blueprint {
     fn build(&self, scope: Scope<'_, u64>, probe: &ProbeHandle<u64>, seat: Seat) {
         let (course, fatal) = (&self.course, &self.fatal);
         let divided = course.division.is_divided();
-        let first = scope.index() % self.workers == 0;
+        let first = scope.index().is_multiple_of(self.workers);
         let ended = Rc::new(Cell::new(0));
         let (window, place) = self.window(scope, ended.clone());
         let shards =

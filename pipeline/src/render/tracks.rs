@@ -154,7 +154,7 @@ pub(crate) fn tracks<'scope>(
                                 crops[at].session(&ticket.capabilities[2 + at]).give(item);
                             }
                             message => {
-                                rows.session(&ticket.capabilities[0]).give(Item::Message { task, message, permit })
+                                rows.session(&ticket.capabilities[0]).give(Item::Message { task, message, permit });
                             }
                         }
                     }

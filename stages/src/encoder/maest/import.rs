@@ -75,7 +75,7 @@ fn config(
     };
     let positions = named("embeddings.position_embeddings");
     let rows = found.shape(&positions).get(1).copied().unwrap_or(0);
-    if rows <= TOKENS || (rows - TOKENS) % ROWS != 0 {
+    if rows <= TOKENS || !(rows - TOKENS).is_multiple_of(ROWS) {
         let message = format!(
             "tensor `{positions}` has {rows} rows, expected {TOKENS} and a multiple of {ROWS}: it is an AST of other \
              patches"

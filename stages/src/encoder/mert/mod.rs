@@ -90,7 +90,7 @@ impl Family for MertConfig {
     }
 
     fn describe(&self, _: &EncoderManifest) -> Description {
-        let MertConfig { layers, dim, heads, channels, .. } = self;
+        let Self { layers, dim, heads, channels, .. } = self;
         let norm = if self.norm_before { "before" } else { "after" };
         Description {
             hears: "waveform".to_owned(),
