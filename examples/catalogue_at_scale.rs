@@ -6,6 +6,8 @@
 //! ```
 //! Needs a few hundred megabytes below the folder for temporary files.
 
+#![allow(clippy::print_stdout, reason = "a program for people")]
+
 use std::error::Error;
 use std::fs::File;
 use std::path::Path;

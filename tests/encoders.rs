@@ -133,7 +133,7 @@ fn crops_that_are_too_long_are_heard_in_parts_and_resample_knows_the_rate() {
         }
     }
     fs::write(program.path("long.yaml"), graph("maest", "[5]")).unwrap();
-    let refused = program.output(&["check", "long.yaml"]);
+    let refused = program.output(&["validate", "long.yaml"]);
     assert!(
         text(&[refused.stdout, refused.stderr].concat()).contains("the encoder has layers 0 to 4 (-5 to -1), found 5")
     );
@@ -149,7 +149,7 @@ fn only_omar_rq_is_trained_on() {
          tokens: {stage: tokenize, from: mel, params: {quantizer: {random_projection: {codebooks: 1, codebook_size: 32}}, patch_rate: 18.75}}\n  \
          model: {stage: pretrain, from: {input: mel, targets: tokens}, params: {init: models/mert, steps: 1}}\n";
     fs::write(program.path("more.yaml"), graph).unwrap();
-    let refused = program.output(&["check", "more.yaml"]);
+    let refused = program.output(&["validate", "more.yaml"]);
     let message = text(&[refused.stdout, refused.stderr].concat());
     assert!(message.contains("expected an encoder of the family omar_rq, found mert"), "{message}");
 }

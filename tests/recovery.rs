@@ -86,7 +86,7 @@ fn killed_again_and_again_a_run_gets_done_and_every_row_is_there_once() {
         last = again();
     }
     assert!(program.cache() == cache && commits(&program) == records, "the cache is not that of a run in peace");
-    assert_eq!(temporaries(&program), [PathBuf::new(); 0]);
+    assert!(temporaries(&program).is_empty(), "{:?}", temporaries(&program));
 }
 
 #[test]
