@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use program::{Options, Program, text, walk};
+use serde_json::json;
 
 /// A corpus in shards of two recordings, to tokens.
 fn corpus(tracks: usize) -> Program {
@@ -79,6 +80,8 @@ fn two_and_three_processes_make_what_one_makes() {
         let cold = program.json(&["run", "graph.yaml", "--processes", processes]);
         assert!(program.cache() == cache, "{processes} processes leave another cache");
         assert_eq!(essence(&cold), essence(&alone), "{processes} processes");
+        let picture = program.json(&["top", &program.runs()[0].display().to_string()]);
+        assert_eq!(picture["tracks"], json!({"done": 16, "total": 16}), "what all have done is added up");
         let warm = program.json(&["run", "graph.yaml", "--processes", processes]);
         assert!(program.cache() == cache, "a second run leaves another cache");
         assert_eq!(warm["codebooks"], alone["codebooks"]);

@@ -265,8 +265,8 @@ fn execute(
         graph: plan.name.clone(),
         process: cluster.map_or(0, Cluster::process),
         processes: cluster.map_or(1, Cluster::size),
-        // Several processes share minibatches, not the corpus.
-        parts: false,
+        // Where they share minibatches, each goes through the whole corpus.
+        parts: divided,
         threads: if options.direct { 1 } else { plan.resources.thread_count() },
         writers: if options.direct { 1 } else { plan.resources.workers },
         memory: plan.resources.memory.0,
