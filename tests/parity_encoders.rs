@@ -388,6 +388,11 @@ fn statistics_must_be_those_of_the_weights() {
     assert!(both.import().manifest.describe().normalised.contains("mean 6.75, deviation 18.5"));
     fs::rename(both.path("pretrained_msd.pt"), both.path("model.pt")).unwrap();
     assert!(both.refused().contains("does not say which statistics it belongs to"), "{}", both.refused());
+    let mut tensors = musicfm_tensors();
+    let window = "model.preprocessor_melspec_2048.mel_stft.spectrogram.window";
+    tensors.insert(window.into(), Tensor::ones(2048, candle_core::DType::F32, &Device::Cpu).unwrap());
+    let boxed = Model::new(&[statistics()]).with("pretrained_fma.pt", &tensors);
+    assert!(boxed.refused().ends_with("is not the Hann window of 2048 samples"), "{}", boxed.refused());
     let none = Model::new(&[("fma_stats.json", "{}".into())]).with("pretrained_fma.pt", &musicfm_tensors());
     assert_eq!(none.refused(), "`fma_stats.json`: `melspec_2048_mean` is missing, expected a number");
 }

@@ -141,14 +141,22 @@ fn what_cannot_be_written_is_said_before_anything_is_computed() {
 }
 
 #[test]
+#[cfg(unix)]
 fn two_runs_do_not_write_one_cache_at_a_time() {
-    let program = corpus(120, false);
+    let program = corpus(300, false);
     let mut first = program.spawn(&["run", "graph.yaml"]);
+    let first_id = first.id().to_string();
     while shards(&program).is_empty() {
         assert!(first.try_wait().expect("it can be asked").is_none(), "it ended too early");
         std::thread::sleep(Duration::from_millis(1));
     }
+    // The first one holds still meanwhile.
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &first_id]).status().expect("kill runs").success());
+    };
+    signal("-STOP");
     let second = program.command(&["run", "graph.yaml"]).stderr(Stdio::piped()).output().expect("it ends");
+    signal("-CONT");
     let stderr = text(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{stderr}");
     let owner = format!("is being written by process {} on ", first.id());

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::dsp::window::Window;
+
 use super::super::EncoderError;
 use super::super::blocks::{Reader, renamed};
 use super::super::families::Network as Family;
 use super::super::found::{Found, Json};
 use super::super::import::{ImportOptions, Imported, Interpreted};
 use super::network::Network;
-use super::{HOP, MusicFmConfig, RATE, REDUCTION};
+use super::{HOP, MusicFmConfig, N_FFT, RATE, REDUCTION};
 
 /// Licence of the published weights.
 const LICENCE: &str = "MIT";
@@ -19,13 +21,14 @@ const QUERY: &str = "conformer.layers.0.self_attn.linear_q.weight";
 const WIDE: &str = "conformer.layers.0.ffn1.intermediate_dense.weight";
 const DEPTHWISE: &str = "conformer.layers.0.conv_module.depthwise_conv.weight";
 const FREQUENCIES: &str = "conformer.embed_positions.inv_freq";
+const WINDOW: &str = "preprocessor_melspec_2048.mel_stft.spectrogram.window";
 /// Parts that are in the checkpoint, and that no hidden state depends on.
 const UNUSED: [&str; 7] = [
     "cls_token",
     "linear.",
     "quantizer_melspec_2048_0.",
     "conformer.pos_conv_embed.conv.",
-    "preprocessor_melspec_2048.mel_stft.spectrogram.window",
+    WINDOW,
     "masked_spec_embed",
     "conformer.masked_spec_embed",
 ];
@@ -40,6 +43,7 @@ pub(super) fn recognises(found: &Found) -> bool {
 }
 
 pub(super) fn read(mut found: Found, options: &ImportOptions) -> Result<Imported, EncoderError> {
+    check_window(&found)?;
     let (tensors, dropped) = renamed(std::mem::take(&mut found.tensors), |name| {
         let plain = name.strip_prefix(PREFIX).unwrap_or(name);
         let is_unused = UNUSED.iter().any(|part| plain.starts_with(part)) || plain.ends_with("num_batches_tracked");
@@ -66,6 +70,23 @@ pub(super) fn read(mut found: Found, options: &ImportOptions) -> Result<Imported
         Network::new(&reader.root(), &config, usize::MAX).map(drop)
     };
     interpreted.checked(&found.checkpoint, &found.folder, options, build)
+}
+
+/// The window of the checkpoint, where it has one, is the one that spectra are made with here.
+fn check_window(found: &Found) -> Result<(), EncoderError> {
+    let named = |name: &&String| name.ends_with(WINDOW);
+    let Some((name, window)) = found.tensors.keys().find(named).and_then(|name| found.tensors.get_key_value(name))
+    else {
+        return Ok(());
+    };
+    let expected = Window::Hann.coefficients(N_FFT);
+    let values = window.flatten_all().and_then(|window| window.to_vec1::<f32>()).unwrap_or_default();
+    let near = |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() < 1e-4;
+    if values.len() == N_FFT && values.iter().zip(&expected).all(near) {
+        return Ok(());
+    }
+    let shape = window.dims();
+    Err(found.mismatch(format!("tensor `{name}`, of shape {shape:?}, is not the Hann window of {N_FFT} samples")))
 }
 
 /// What the tensors say.
