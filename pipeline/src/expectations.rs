@@ -52,6 +52,11 @@ impl Given<'_> {
                     let found_digits = self.fingerprint.get(..digits.len()).unwrap_or(&self.fingerprint);
                     compare(&path, name, wanted, &json!(found_digits), &mut found);
                 }
+                ("fingerprint", _) => {
+                    let message = format!("`fingerprint` must be its first digits in quotes, found {}", words(wanted));
+                    let hint = Some("without quotes, YAML reads some digits as a number".to_owned());
+                    found.push(Mismatch { path, message, unknown: false, hint });
+                }
                 ("columns", Value::Object(columns)) => self.columns(&path, columns, &mut found),
                 _ => facts.check(&path, name, wanted, &mut found),
             }
@@ -276,5 +281,7 @@ mod tests {
             "sampel_rate: edge `tokens` has no fact `sampel_rate`",
         ];
         assert_eq!(messages(expected), found);
+        let digits = messages(json!({"fingerprint": 12_345_678}));
+        assert_eq!(digits, ["fingerprint: `fingerprint` must be its first digits in quotes, found `12345678`"]);
     }
 }
