@@ -65,6 +65,10 @@ impl Conformer {
         Ok(Self { blocks: blocks.collect::<std::result::Result<_, _>>()?, pool: Pool::default() })
     }
 
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
     /// The output of the last block. In evaluation by kernels nothing is kept to differentiate.
     ///
     /// # Shapes
@@ -74,7 +78,7 @@ impl Conformer {
     /// When a shape does not fit, or the device fails.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         if evaluates_by_kernels(pass) {
-            return rayon::scope(|_| fused::evaluate(&self.blocks, x, &self.pool, pass, drop, false));
+            return rayon::scope(|_| fused::evaluate(&self.blocks, x, &self.pool, drop, false));
         }
         self.blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, pass))
     }
@@ -89,7 +93,7 @@ impl Conformer {
     pub fn forward_layers(&self, x: &Tensor, pass: &mut Pass) -> Result<Vec<Tensor>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.blocks.len());
         if evaluates_by_kernels(pass) {
-            rayon::scope(|_| fused::evaluate(&self.blocks, x, &self.pool, pass, |y| outputs.push(y), true))?;
+            rayon::scope(|_| fused::evaluate(&self.blocks, x, &self.pool, |y| outputs.push(y), true))?;
             return Ok(outputs);
         }
         for block in &self.blocks {

@@ -3,6 +3,7 @@
 use super::config::{ConformerConfig, MaskedModelConfig};
 use super::conformer::Conformer;
 use super::error::ModelError;
+use super::frozen::FrozenEncoder;
 use super::layers::Linear;
 use super::op;
 use super::pass::{BatchStatistics, Form, Pass};
@@ -112,6 +113,11 @@ impl Encoder {
             [Some(self.embedding.weight()), self.embedding.bias()].into_iter().flatten().cloned().collect();
         embedding.backward(&grad, &parameters, |x, pass| self.embed(x, pass), ready)?;
         Ok(())
+    }
+
+    /// The encoder as it is now, laid out for a CPU.
+    pub(crate) fn freeze(&self) -> Result<FrozenEncoder> {
+        FrozenEncoder::new(&self.embedding, self.conformer.blocks())
     }
 
     /// Hidden states of every layer, first to last.

@@ -31,6 +31,7 @@ pub(crate) mod cuda;
 mod cuda_on_host;
 mod error;
 mod feed_forward;
+mod frozen;
 mod fused;
 pub mod import;
 pub(crate) mod kernel;
@@ -51,6 +52,7 @@ pub use cost::{Cost, Flop, activation_bytes, gemm_rate};
 #[cfg(feature = "cuda")]
 pub use cuda::use_cuda_kernels;
 pub use error::ModelError;
+pub(crate) use frozen::{FrozenEncoder, Map};
 pub use masked_model::{Encoder, EncoderTape, MaskedModel, bare_conformer};
 pub use masking::{MaskMethod, Masking};
 pub use pass::{Across, BatchStatistics, Dropout, Form, Pass, Precision};

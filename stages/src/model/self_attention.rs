@@ -59,10 +59,14 @@ impl SelfAttention {
         })
     }
 
+    /// The rotary frequencies; none for sinusoidal encodings.
+    pub(super) fn frequencies(&self) -> Result<Option<Vec<f32>>> {
+        self.frequencies.as_ref().map(|frequencies| frequencies.as_detached_tensor().to_vec1()).transpose()
+    }
+
     /// The rotary angles of as many positions; none for sinusoidal encodings.
     pub(super) fn angles(&self, positions: usize) -> Result<Option<Arc<Angles>>> {
-        let Some(frequencies) = &self.frequencies else { return Ok(None) };
-        Ok(Some(Arc::new(Angles::new(&frequencies.as_detached_tensor().to_vec1::<f32>()?, positions))))
+        Ok(self.frequencies()?.map(|frequencies| Arc::new(Angles::new(&frequencies, positions))))
     }
 
     /// # Shapes

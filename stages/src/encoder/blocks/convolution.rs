@@ -5,13 +5,14 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::model::kernel::gemm::{Into, Matrix, multiply};
+use crate::model::kernel::packed::{Packed, Rows};
+use crate::model::kernel::storage::values;
 
 /// A convolution over time without padding: the first `kernel` frames give the first output.
 #[derive(Debug)]
 pub(in super::super) struct TimeConvolution {
     /// `(outputs, kernel * inputs)`, taps one after another.
-    weight: Vec<f32>,
+    weight: Packed,
     pub(in super::super) inputs: usize,
     pub(in super::super) outputs: usize,
     pub(in super::super) kernel: usize,
@@ -23,7 +24,8 @@ impl TimeConvolution {
     /// `weight (outputs, inputs, kernel)`, as PyTorch has it.
     pub(in super::super) fn new(weight: &Tensor, stride: usize) -> Result<Self> {
         let (outputs, inputs, kernel) = weight.dims3()?;
-        let weight = weight.to_device(&Device::Cpu)?.transpose(1, 2)?.flatten_all()?.to_vec1()?;
+        let weight = weight.to_device(&Device::Cpu)?.transpose(1, 2)?.contiguous()?;
+        let weight = Packed::new(&values(&weight)?, kernel * inputs);
         Ok(Self { weight, inputs, outputs, kernel, stride })
     }
 
@@ -32,23 +34,22 @@ impl TimeConvolution {
         if frames < self.kernel { 0 } else { (frames - self.kernel) / self.stride + 1 }
     }
 
-    /// The weight, `(outputs, kernel * inputs)`.
-    pub(in super::super) fn weight(&self) -> &[f32] {
-        &self.weight
-    }
-
     /// # Shapes
     /// `x (frames, inputs)` to `out`, which becomes `(outputs over frames, outputs)`.
     pub(in super::super) fn forward(&self, x: &[f32], out: &mut Vec<f32>) {
-        self.forward_with(&self.weight, x, out);
+        self.forward_then(x, out, |_, _, _| ());
     }
 
-    /// As [`TimeConvolution::forward`], by another weight of the same shape.
-    pub(in super::super) fn forward_with(&self, weight: &[f32], x: &[f32], out: &mut Vec<f32>) {
-        let rows = self.frames(x.len() / self.inputs);
-        out.resize(rows * self.outputs, 0.0);
-        let (columns, step) = (self.kernel * self.inputs, self.stride * self.inputs);
-        multiply(out, Matrix::strided(x, rows, columns, step), Matrix::new(weight, columns).t(), Into::Replace);
+    /// As [`TimeConvolution::forward`], with `finish(frame, first output, values)` for every stretch of outputs.
+    pub(in super::super) fn forward_then(
+        &self,
+        x: &[f32],
+        out: &mut Vec<f32>,
+        finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) {
+        let count = self.frames(x.len() / self.inputs);
+        out.resize(count * self.outputs, 0.0);
+        self.weight.run(Rows { values: x, count, step: self.stride * self.inputs }, out, finish);
     }
 }
 

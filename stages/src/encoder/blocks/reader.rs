@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use crate::model::weights::kaiming;
 use crate::model::{ModelError, Source, Stream};
 
-use super::transformer::{Linear, Norm};
+use super::linear::Affine;
+use super::transformer::Norm;
 
 /// Hands out tensors on a device, f32, or random ones of the shapes that are asked for.
 pub(in super::super) struct Reader<'a> {
@@ -112,16 +113,16 @@ impl<'r> Part<'r> {
     }
 
     /// An affine map, `weight` and perhaps `bias`.
-    pub(in super::super) fn linear(&self, inputs: usize, outputs: usize, bias: bool) -> Result<Linear, ModelError> {
+    pub(in super::super) fn linear(&self, inputs: usize, outputs: usize, bias: bool) -> Result<Affine, ModelError> {
         let weight = self.weight("weight", &[outputs, inputs])?;
-        Ok(Linear { weight, bias: if bias { Some(self.bias(outputs, inputs)?) } else { None } })
+        Ok(Affine { weight, bias: if bias { Some(self.bias(outputs, inputs)?) } else { None } })
     }
 
     /// As [`Part::linear`], stored as a convolution: the weight's further dimensions make up the inputs.
-    pub(in super::super) fn convolution(&self, shape: &[usize], bias: bool) -> Result<Linear, ModelError> {
+    pub(in super::super) fn convolution(&self, shape: &[usize], bias: bool) -> Result<Affine, ModelError> {
         let inputs = shape.iter().skip(1).product::<usize>();
         let weight = self.weight("weight", shape)?;
-        Ok(Linear { weight, bias: if bias { Some(self.bias(shape[0], inputs)?) } else { None } })
+        Ok(Affine { weight, bias: if bias { Some(self.bias(shape[0], inputs)?) } else { None } })
     }
 
     /// A layer normalisation.

@@ -2,49 +2,15 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::model::kernel::maths::sigmoid;
-use crate::model::kernel::rows::map_rows;
+use crate::model::kernel::attention::Attention as Kernel;
+use crate::model::kernel::norm::layer_norm;
+use crate::model::kernel::pool::Pool;
 use crate::model::kernel::storage::values;
 use crate::model::op::{self, AttentionShape};
-use crate::model::{Form, ModelError};
+use crate::model::{Form, Map, ModelError};
 
+use super::linear::{Activation, Affine, Linear, Then};
 use super::reader::Part;
-
-/// An affine map.
-#[derive(Debug)]
-pub(in super::super) struct Linear {
-    /// `(outputs, inputs ..)`.
-    pub(super) weight: Tensor,
-    pub(super) bias: Option<Tensor>,
-}
-
-impl Linear {
-    /// # Shapes
-    /// `x (.., inputs)` to `(.., outputs)`.
-    pub(in super::super) fn forward(&self, x: &Tensor, form: Form) -> Result<Tensor> {
-        op::linear(x, &self.weight, self.bias.as_ref(), form)
-    }
-
-    /// Weight `(outputs, inputs ..)` and bias.
-    pub(in super::super) fn parts(&self) -> (&Tensor, Option<&Tensor>) {
-        (&self.weight, self.bias.as_ref())
-    }
-
-    /// Several maps of one input as one: their outputs one after another.
-    pub(in super::super) fn side_by_side(maps: &[Self]) -> Result<Self> {
-        let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
-        let biases: Vec<&Tensor> = maps.iter().filter_map(|map| map.bias.as_ref()).collect();
-        let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
-        Ok(Self { weight: Tensor::cat(&weights, 0)?, bias })
-    }
-
-    /// The map with its weight as a matrix.
-    pub(in super::super) fn flat(self) -> Result<Self> {
-        let outputs = self.weight.dim(0)?;
-        let inputs = self.weight.elem_count() / outputs.max(1);
-        Ok(Self { weight: self.weight.reshape((outputs, inputs))?, bias: self.bias })
-    }
-}
 
 /// Layer normalisation over the channels.
 #[derive(Debug)]
@@ -55,6 +21,12 @@ pub(in super::super) struct Norm {
 }
 
 impl Norm {
+    /// Normalises the rows of `x` into `out`, on the CPU.
+    fn run(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
+        layer_norm(x, &values(&self.weight)?, &values(&self.bias)?, self.eps as f32, out);
+        Ok(())
+    }
+
     /// # Shapes
     /// `x (.., channels)`, and the result alike.
     pub(in super::super) fn forward(&self, x: &Tensor, form: Form) -> Result<Tensor> {
@@ -86,15 +58,17 @@ impl SelfAttention {
         heads: usize,
     ) -> std::result::Result<Self, ModelError> {
         let map = |name: &str| part.part(name).linear(dim, dim, true);
-        let qkv = Linear::side_by_side(&[map(names.query)?, map(names.key)?, map(names.value)?])?;
-        Ok(Self { qkv, out: map(names.out)?, heads })
+        let qkv = Affine::side_by_side(&[map(names.query)?, map(names.key)?, map(names.value)?])?;
+        Ok(Self { qkv: qkv.ready()?, out: map(names.out)?.ready()?, heads })
     }
 
+    /// `sum + attention(x)`.
+    ///
     /// # Shapes
-    /// `x (batch, positions, dim)`, and the result alike.
-    pub(in super::super) fn forward(&self, x: &Tensor, form: Form) -> Result<Tensor> {
+    /// `x` and `sum (batch, positions, dim)`, and the result alike.
+    pub(in super::super) fn add_to(&self, sum: &Tensor, x: &Tensor, form: Form) -> Result<Tensor> {
         let attended = attended(&self.qkv.forward(x, form)?, self.heads, form)?;
-        self.out.forward(&attended, form)
+        self.out.forward_then(&attended, Then::AddTo { sum, factor: 1.0 }, form)
     }
 }
 
@@ -106,40 +80,6 @@ pub(in super::super) fn attended(qkv: &Tensor, heads: usize, form: Form) -> Resu
     op::attention(qkv, AttentionShape { heads, causal: false, angles: None, drop: None }, form)
 }
 
-/// What is between the two maps of a feed-forward network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Activation {
-    /// `x Phi(x)`.
-    Gelu,
-    /// `x sigmoid(x)`, also called swish.
-    Silu,
-}
-
-impl Activation {
-    pub(in super::super) fn apply(self, x: &Tensor, form: Form) -> Result<Tensor> {
-        match (self, form) {
-            (Self::Gelu, _) => op::gelu(x, None, form),
-            (Self::Silu, Form::Kernels) => mapped(x, |x| x * sigmoid(x)),
-            (Self::Silu, _) => x.silu(),
-        }
-    }
-}
-
-/// A function of every value, on the CPU.
-fn mapped(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let width = x.dims().last().copied().unwrap_or(1);
-    let input = values(&x)?;
-    let input: &[f32] = &input;
-    let mut out = vec![0.0; input.len()];
-    map_rows(&mut out, width, |row, out| {
-        for (out, x) in out.iter_mut().zip(&input[row * width..]) {
-            *out = f(*x);
-        }
-    });
-    Tensor::from_vec(out, x.shape(), x.device())
-}
-
 /// Two affine maps with an activation between them.
 #[derive(Debug)]
 pub(in super::super) struct FeedForward {
@@ -149,15 +89,17 @@ pub(in super::super) struct FeedForward {
 }
 
 impl FeedForward {
-    pub(in super::super) fn new(wide: Linear, narrow: Linear, activation: Activation) -> Self {
-        Self { wide, narrow, activation }
+    pub(in super::super) fn new(wide: Affine, narrow: Affine, activation: Activation) -> Result<Self> {
+        Ok(Self { wide: wide.ready()?, narrow: narrow.ready()?, activation })
     }
 
+    /// `sum + factor FF(x)`.
+    ///
     /// # Shapes
-    /// `x (.., dim)`, and the result alike.
-    pub(in super::super) fn forward(&self, x: &Tensor, form: Form) -> Result<Tensor> {
-        let wide = self.activation.apply(&self.wide.forward(x, form)?, form)?;
-        self.narrow.forward(&wide, form)
+    /// `x` and `sum (.., dim)`, and the result alike.
+    pub(in super::super) fn add_to(&self, sum: &Tensor, factor: f32, x: &Tensor, form: Form) -> Result<Tensor> {
+        let wide = self.wide.forward_then(x, Then::Activate(self.activation), form)?;
+        self.narrow.forward_then(&wide, Then::AddTo { sum, factor }, form)
     }
 }
 
@@ -177,21 +119,80 @@ pub(in super::super) struct TransformerBlock {
     pub(in super::super) attention: SelfAttention,
     pub(in super::super) feed_forward: FeedForward,
     pub(in super::super) norm_at: NormAt,
+    /// Memory of all blocks of a network.
+    pub(in super::super) pool: Pool,
+}
+
+/// The maps of a block on the CPU.
+struct Maps<'a> {
+    qkv: &'a Map,
+    out: &'a Map,
+    wide: &'a Map,
+    narrow: &'a Map,
 }
 
 impl TransformerBlock {
+    fn maps(&self) -> Option<Maps<'_>> {
+        let (attention, feed_forward) = (&self.attention, &self.feed_forward);
+        Some(Maps {
+            qkv: attention.qkv.frozen()?,
+            out: attention.out.frozen()?,
+            wide: feed_forward.wide.frozen()?,
+            narrow: feed_forward.narrow.frozen()?,
+        })
+    }
+
+    /// [`TransformerBlock::forward`] on the CPU, in memory that all blocks use again.
+    fn run(&self, x: &Tensor, maps: &Maps<'_>) -> Result<Tensor> {
+        let (batch, positions, dim) = x.dims3()?;
+        let (heads, rows) = (self.attention.heads, batch * positions);
+        let take = |width: usize| self.pool.take(rows * width);
+        let (shape, input) = (x.shape(), x.contiguous()?);
+        let input = values(&input)?;
+        let [first, second] = &self.norms;
+        let (mut normal, mut qkv, mut sum) = (take(dim), take(3 * dim), take(dim));
+        let before = self.norm_at == NormAt::Before;
+        if before {
+            first.run(&input, &mut normal)?;
+        }
+        maps.qkv.run(if before { &normal } else { &input }, &mut qkv);
+        let head_dim = dim / heads;
+        let kernel = Kernel { batch, positions, heads, head_dim, causal: false, angles: None, dropout: None };
+        let mut attended = take(dim);
+        kernel.forward(&qkv, &mut attended, &self.pool);
+        drop(qkv);
+        maps.out.add_to((&input, 1.0), 1.0, &attended, &mut sum);
+        drop(attended);
+        let (norm, from) = if before { (second, &sum) } else { (first, &sum) };
+        norm.run(from, &mut normal)?;
+        let mut hidden = take(maps.wide.outputs());
+        self.feed_forward.activation.after(maps.wide, &normal, &mut hidden);
+        // Before: the sum goes on as it is. After: the normalised one does.
+        let mut out = vec![0.0; rows * dim];
+        if before {
+            maps.narrow.add_to((&sum, 1.0), 1.0, &hidden, &mut out);
+        } else {
+            maps.narrow.add_to((&normal, 1.0), 1.0, &hidden, &mut sum);
+            second.run(&sum, &mut out)?;
+        }
+        Tensor::from_vec(out, shape, x.device())
+    }
+
     /// # Shapes
     /// `x (batch, positions, dim)`, and the result alike.
     pub(in super::super) fn forward(&self, x: &Tensor, form: Form) -> Result<Tensor> {
+        if let Some(maps) = self.maps() {
+            return self.run(x, &maps);
+        }
         let [first, second] = &self.norms;
         match self.norm_at {
             NormAt::Before => {
-                let x = (x + self.attention.forward(&first.forward(x, form)?, form)?)?;
-                &x + self.feed_forward.forward(&second.forward(&x, form)?, form)?
+                let x = self.attention.add_to(x, &first.forward(x, form)?, form)?;
+                self.feed_forward.add_to(&x, 1.0, &second.forward(&x, form)?, form)
             }
             NormAt::After => {
-                let x = first.forward(&(x + self.attention.forward(x, form)?)?, form)?;
-                second.forward(&(&x + self.feed_forward.forward(&x, form)?)?, form)
+                let x = first.forward(&self.attention.add_to(x, x, form)?, form)?;
+                second.forward(&self.feed_forward.add_to(&x, 1.0, &x, form)?, form)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::model::kernel::pool::Pool;
 use crate::model::{Form, ModelError};
 
 use super::super::blocks::{
@@ -47,9 +48,10 @@ impl Network {
         let distillation = embeddings.weight("distillation_token", &[1, 1, dim])?;
         let table = embeddings.weight("position_embeddings", &[1, TOKENS + ROWS * columns, dim])?.squeeze(0)?;
         let tokens = (Tensor::cat(&[class, distillation], 1)?.squeeze(0)? + table.narrow(0, 0, TOKENS)?)?;
-        let block = |index: usize| block(&whole.part(format_args!("encoder.layer.{index}")), config);
+        let pool = Pool::default();
+        let block = |index: usize| block(&whole.part(format_args!("encoder.layer.{index}")), config, &pool);
         Ok(Self {
-            patch: patch.flat()?,
+            patch: patch.ready()?,
             tokens,
             positions: table.narrow(0, TOKENS, ROWS * columns)?.reshape((ROWS, columns, dim))?,
             blocks: (0..layers.min(deepest)).map(block).collect::<std::result::Result<_, _>>()?,
@@ -94,14 +96,15 @@ impl Network {
     }
 }
 
-fn block(part: &Part<'_>, config: &MaestConfig) -> std::result::Result<TransformerBlock, ModelError> {
+fn block(part: &Part<'_>, config: &MaestConfig, pool: &Pool) -> std::result::Result<TransformerBlock, ModelError> {
     let MaestConfig { dim, heads, hidden, .. } = *config;
     let wide = part.part("intermediate.dense").linear(dim, hidden, true)?;
     let narrow = part.part("output.dense").linear(hidden, dim, true)?;
     Ok(TransformerBlock {
         norms: [part.part("layernorm_before").norm(dim, EPS)?, part.part("layernorm_after").norm(dim, EPS)?],
         attention: SelfAttention::new(part, &ATTENTION, dim, heads)?,
-        feed_forward: FeedForward::new(wide, narrow, Activation::Gelu),
+        feed_forward: FeedForward::new(wide, narrow, Activation::Gelu)?,
+        pool: pool.clone(),
         norm_at: NormAt::Before,
     })
 }

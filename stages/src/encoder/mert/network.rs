@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use crate::model::kernel::pool::Pool;
 use crate::model::kernel::storage::values;
 use crate::model::{Form, ModelError};
 
@@ -43,11 +44,12 @@ impl Network {
         let host = root.on_host();
         let projected = host.part("feature_projection");
         let encoder = root.part("encoder");
-        let block = |index: usize| block(&encoder.part("layers").part(index), config);
+        let pool = Pool::default();
+        let block = |index: usize| block(&encoder.part("layers").part(index), config, &pool);
         Ok(Self {
             features: Features::new(&host.part("feature_extractor"), config)?,
             feature_norm: projected.part("layer_norm").norm(channels, EPS)?,
-            projection: projected.part("projection").linear(channels, dim, true)?,
+            projection: projected.part("projection").linear(channels, dim, true)?.ready()?,
             positions: Positions::new(&host.part("encoder.pos_conv_embed.conv"), dim)?,
             blocks: (0..layers.min(deepest)).map(block).collect::<std::result::Result<_, _>>()?,
             norm: encoder.part("layer_norm").norm(dim, EPS)?,
@@ -89,14 +91,15 @@ impl Network {
     }
 }
 
-fn block(part: &Part<'_>, config: &MertConfig) -> std::result::Result<TransformerBlock, ModelError> {
+fn block(part: &Part<'_>, config: &MertConfig, pool: &Pool) -> std::result::Result<TransformerBlock, ModelError> {
     let MertConfig { dim, heads, hidden, norm_before, .. } = *config;
     let wide = part.part("feed_forward.intermediate_dense").linear(dim, hidden, true)?;
     let narrow = part.part("feed_forward.output_dense").linear(hidden, dim, true)?;
     Ok(TransformerBlock {
         norms: [part.part("layer_norm").norm(dim, EPS)?, part.part("final_layer_norm").norm(dim, EPS)?],
         attention: SelfAttention::new(part, &ATTENTION, dim, heads)?,
-        feed_forward: FeedForward::new(wide, narrow, Activation::Gelu),
+        feed_forward: FeedForward::new(wide, narrow, Activation::Gelu)?,
+        pool: pool.clone(),
         norm_at: if norm_before { NormAt::Before } else { NormAt::After },
     })
 }

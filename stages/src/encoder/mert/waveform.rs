@@ -11,15 +11,15 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::model::ModelError;
-use crate::model::kernel::gemm::{Into, Matrix, multiply};
 use crate::model::kernel::maths::gelu;
+use crate::model::kernel::packed::{Packed, Rows};
 use crate::model::kernel::rows::map_rows;
 
 use super::super::blocks::{Part, TimeConvolution};
 use super::{FIELD, HOP, KERNELS, MertConfig, STRIDES, frames};
 
 /// Frames that are computed together.
-const FRAMES: usize = 64;
+const FRAMES: usize = 72;
 /// Taps of the first convolution.
 const TAPS: usize = KERNELS[0];
 const EPS: f64 = 1e-5;
@@ -27,7 +27,10 @@ const EPS: f64 = 1e-5;
 /// Convolutions from the waveform to frames.
 #[derive(Debug)]
 pub(super) struct Features {
-    convolutions: Vec<TimeConvolution>,
+    /// `(channels, TAPS)`: the first convolution.
+    first: Vec<f32>,
+    /// Those after it.
+    rest: Vec<TimeConvolution>,
     /// Affine map of the norm after the first of them.
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -37,17 +40,20 @@ impl Features {
     pub(super) fn new(part: &Part<'_>, config: &MertConfig) -> std::result::Result<Self, ModelError> {
         let channels = config.channels;
         let layers = part.part("conv_layers");
-        let mut convolutions = Vec::new();
+        let values = |tensor: Tensor| tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1();
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
         for (index, (kernel, stride)) in KERNELS.iter().zip(STRIDES).enumerate() {
             let inputs = if index == 0 { 1 } else { channels };
             let weight = layers.part(index).part("conv").weight("weight", &[channels, inputs, *kernel])?;
-            convolutions.push(TimeConvolution::new(&weight, stride)?);
+            match index {
+                0 => first = values(weight)?,
+                _ => rest.push(TimeConvolution::new(&weight, stride)?),
+            }
         }
         let norm = layers.part(0).part("layer_norm");
-        let values = |tensor: Tensor| tensor.to_device(&Device::Cpu)?.to_vec1();
         let weight = values(norm.constant("weight", &[channels], 1.0)?)?;
         let bias = values(norm.constant("bias", &[channels], 0.0)?)?;
-        Ok(Self { convolutions, weight, bias })
+        Ok(Self { first, rest, weight, bias })
     }
 
     /// Values per frame.
@@ -60,20 +66,22 @@ impl Features {
     pub(super) fn forward(&self, samples: &[f32]) -> Vec<f32> {
         let (count, channels) = (frames(samples.len()), self.channels());
         let mut out = Vec::with_capacity(count * channels);
-        let Some((first, rest)) = self.convolutions.split_first() else { return out };
         let (weight, bias) = self.first_with_norm(samples);
+        let first = Packed::new(&weight, TAPS);
         let (mut x, mut y) = (Vec::new(), Vec::new());
         for start in (0..count).step_by(FRAMES) {
             let end = count.min(start + FRAMES);
-            first.forward_with(&weight, &samples[start * HOP..(end - 1) * HOP + FIELD], &mut x);
-            map_rows(&mut x, channels, |_, row| {
-                for (value, bias) in row.iter_mut().zip(&bias) {
+            let heard = &samples[start * HOP..(end - 1) * HOP + FIELD];
+            let windows = Rows { values: heard, count: (heard.len() - TAPS) / STRIDES[0] + 1, step: STRIDES[0] };
+            x.resize(windows.count * channels, 0.0);
+            first.run(windows, &mut x, |_, column, row| {
+                for (value, bias) in row.iter_mut().zip(&bias[column..]) {
                     *value = gelu(*value + bias);
                 }
             });
-            for convolution in rest {
-                convolution.forward(&x, &mut y);
-                map_rows(&mut y, channels, |_, row| row.iter_mut().for_each(|value| *value = gelu(*value)));
+            for convolution in &self.rest {
+                convolution
+                    .forward_then(&x, &mut y, |_, _, row| row.iter_mut().for_each(|value| *value = gelu(*value)));
                 std::mem::swap(&mut x, &mut y);
             }
             out.extend_from_slice(&x);
@@ -84,7 +92,7 @@ impl Features {
     /// Weight and bias of the first convolution with the norm of its outputs over all of `samples`.
     fn first_with_norm(&self, samples: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (means, covariances) = moments(samples);
-        let mut weight = self.convolutions[0].weight().to_vec();
+        let mut weight = self.first.clone();
         let mut bias = self.bias.clone();
         for ((taps, bias), norm) in weight.chunks_exact_mut(TAPS).zip(&mut bias).zip(&self.weight) {
             let mean: f64 = taps.iter().zip(&means).map(|(tap, mean)| f64::from(*tap) * mean).sum();
@@ -164,8 +172,7 @@ impl Positions {
             for (to, from) in padded[SPAN / 2 * width..].chunks_exact_mut(width).zip(x.chunks_exact(dim)) {
                 to.copy_from_slice(&from[columns.clone()]);
             }
-            let rows = Matrix::strided(&padded, count, SPAN * width, width);
-            multiply(&mut out, rows, Matrix::new(convolution.weight(), SPAN * width).t(), Into::Replace);
+            convolution.forward(&padded, &mut out);
             for (to, from) in told.chunks_exact_mut(dim).zip(out.chunks_exact(width)) {
                 to[columns.clone()].copy_from_slice(from);
             }

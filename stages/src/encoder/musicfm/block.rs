@@ -7,7 +7,7 @@ use crate::model::kernel::storage::values;
 use crate::model::op;
 use crate::model::{Form, ModelError};
 
-use super::super::blocks::{Activation, FeedForward, Linear, Norm, Part, attended};
+use super::super::blocks::{Activation, Affine, FeedForward, Linear, Norm, Part, Then, attended};
 use super::MusicFmConfig;
 
 pub(super) const EPS: f64 = 1e-5;
@@ -72,12 +72,12 @@ impl Half {
         let narrow = network.part("output_dense").linear(hidden, dim, true)?;
         Ok(Self {
             norm: part.part(format_args!("{name}_layer_norm")).norm(dim, EPS)?,
-            feed_forward: FeedForward::new(wide, narrow, Activation::Silu),
+            feed_forward: FeedForward::new(wide, narrow, Activation::Silu)?,
         })
     }
 
     fn add_to(&self, x: &Tensor, form: Form) -> Result<Tensor> {
-        x + (self.feed_forward.forward(&self.norm.forward(x, form)?, form)? * 0.5)?
+        self.feed_forward.add_to(x, 0.5, &self.norm.forward(x, form)?, form)
     }
 }
 
@@ -99,9 +99,9 @@ impl Attention {
         let map = |name: &str| maps.part(name).linear(dim, dim, true);
         Ok(Self {
             norm: part.part("self_attn_layer_norm").norm(dim, EPS)?,
-            turned: Linear::side_by_side(&[map("linear_q")?, map("linear_k")?])?,
-            value: map("linear_v")?,
-            out: map("linear_out")?,
+            turned: Affine::side_by_side(&[map("linear_q")?, map("linear_k")?])?.ready()?,
+            value: map("linear_v")?.ready()?,
+            out: map("linear_out")?.ready()?,
             heads,
         })
     }
@@ -110,7 +110,7 @@ impl Attention {
         let normal = self.norm.forward(x, form)?;
         let turned = self.turned.forward(&turns.apply(&normal, form)?, form)?;
         let qkv = Tensor::cat(&[turned, self.value.forward(&normal, form)?], 2)?;
-        x + self.out.forward(&attended(&qkv, self.heads, form)?, form)?
+        self.out.forward_then(&attended(&qkv, self.heads, form)?, Then::AddTo { sum: x, factor: 1.0 }, form)
     }
 }
 
@@ -132,17 +132,17 @@ impl Convolution {
         let (factors, summands) = part.part("batch_norm").batch_norm(dim, EPS)?;
         Ok(Self {
             norm: part.part("layer_norm").norm(dim, EPS)?,
-            gated: part.part("pointwise_conv1").convolution(&[2 * dim, dim, 1], false)?.flat()?,
+            gated: part.part("pointwise_conv1").convolution(&[2 * dim, dim, 1], false)?.ready()?,
             weight: weight.broadcast_mul(&Tensor::from_vec(factors, (dim, 1, 1), part.device())?)?,
             bias: Tensor::from_vec(summands, dim, part.device())?,
-            out: part.part("pointwise_conv2").convolution(&[dim, dim, 1], false)?.flat()?,
+            out: part.part("pointwise_conv2").convolution(&[dim, dim, 1], false)?.ready()?,
         })
     }
 
     fn add_to(&self, x: &Tensor, form: Form) -> Result<Tensor> {
         let gated = op::glu(&self.gated.forward(&self.norm.forward(x, form)?, form)?, form)?;
         let y = Activation::Silu.apply(&op::depthwise(&gated, &self.weight, &self.bias, form)?, form)?;
-        x + self.out.forward(&y, form)?
+        self.out.forward_then(&y, Then::AddTo { sum: x, factor: 1.0 }, form)
     }
 }
 

@@ -79,7 +79,7 @@ impl Convolution {
         let convolution = block.part(format_args!("conv{number}"));
         let map = convolution.convolution(&[outputs, inputs, SIDE, SIDE], true)?;
         let (factors, summands) = block.part(format_args!("bn{number}")).batch_norm(outputs, EPS)?;
-        let (weight, bias) = map.parts();
+        let (weight, bias) = (&map.weight, map.bias.as_ref());
         // (outputs, inputs, rows, columns) to (rows, outputs, columns, inputs).
         let mut weight = on_host(&weight.permute((2, 0, 3, 1))?.contiguous()?)?;
         for (i, filter) in weight.chunks_exact_mut(SIDE * inputs).enumerate() {
@@ -184,7 +184,7 @@ impl Stem {
         let rows = BANDS / REDUCTION;
         let block = |index: usize, inputs| Residual::new(&part.part(format_args!("conv.{index}")), inputs, channels);
         let map = part.part("linear").linear(channels * rows, dim, true)?;
-        let (weight, bias) = map.parts();
+        let (weight, bias) = (&map.weight, map.bias.as_ref());
         let weight: Tensor = weight.reshape((dim, channels, rows))?.permute((2, 0, 1))?.contiguous()?;
         let bias = bias.map(on_host).transpose()?.unwrap_or_default();
         Ok(Self { blocks: [block(0, 1)?, block(1, channels)?], weight: on_host(&weight)?, bias, channels })

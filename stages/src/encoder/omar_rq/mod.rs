@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 
 use crate::dsp::patch::PatchShape;
 use crate::dsp::view::{View, ViewConfig};
-use crate::model::{ConformerConfig, Encoder as Network, Form, Pass};
+use crate::model::{self, ConformerConfig, Form, FrozenEncoder, Pass};
 
 use super::blocks::Kept;
 use super::family::{Description, Facts, Family, FrontEnd, Heard, Want};
@@ -91,11 +91,27 @@ impl Family for ConformerConfig {
         Ok(Arc::new(OmarRq {
             facts: folder.manifest.facts(),
             licence: folder.manifest.licence.clone(),
-            network,
+            patch_dim: network.patch_dim(),
+            network: if want.device.is_cpu() {
+                let frozen = network.freeze();
+                Network::Frozen(
+                    frozen.map_err(|error| EncoderError::damaged(&folder.manifest_path, error.to_string()))?,
+                )
+            } else {
+                Network::Tensors(network)
+            },
             views: Mutex::new(Views(views)),
             device: want.device.clone(),
         }))
     }
+}
+
+/// The network in the form that its device has.
+enum Network {
+    /// On the CPU.
+    Frozen(FrozenEncoder),
+    /// On other devices.
+    Tensors(model::Encoder),
 }
 
 /// A loaded encoder.
@@ -103,6 +119,7 @@ struct OmarRq {
     facts: Facts,
     licence: String,
     network: Network,
+    patch_dim: usize,
     /// Those that every thread's own are made of.
     views: Mutex<Views>,
     device: Device,
@@ -125,12 +142,19 @@ impl Encoder for OmarRq {
     fn states(&self, crops: &[&Heard], layers: &[usize]) -> candle_core::Result<Vec<Tensor>> {
         let positions = crops.first().map_or(0, |crop| crop.positions);
         let patches: Vec<&[f32]> = crops.iter().map(|crop| &crop.values[..]).collect();
-        let input =
-            Tensor::from_vec(patches.concat(), (crops.len(), positions, self.network.patch_dim()), &self.device)?;
-        let mut pass = Pass::evaluate(Form::for_device(&self.device));
+        let patches = patches.concat();
         let mut kept = Kept::new(layers);
-        for (layer, state) in self.network.forward_layers(&input, &mut pass)?.into_iter().enumerate() {
-            kept.offer(layer, &state);
+        match &self.network {
+            Network::Frozen(network) => {
+                network.forward_layers(&patches, (crops.len(), positions), |layer, state| kept.offer(layer, &state))?;
+            }
+            Network::Tensors(network) => {
+                let input = Tensor::from_vec(patches, (crops.len(), positions, self.patch_dim), &self.device)?;
+                let mut pass = Pass::evaluate(Form::for_device(&self.device));
+                for (layer, state) in network.forward_layers(&input, &mut pass)?.into_iter().enumerate() {
+                    kept.offer(layer, &state);
+                }
+            }
         }
         kept.finish()
     }

@@ -1,6 +1,7 @@
 //! A whole block, and the stack of them.
 
 use super::super::conformer::Block;
+use super::super::frozen::FrozenBlock;
 use super::super::kernel::pool::{Buffer, Pool};
 use super::super::kernel::storage::values;
 use super::super::pass::Pass;
@@ -77,13 +78,12 @@ pub(in super::super) fn evaluate(
     blocks: &[Block],
     x: &Tensor,
     pool: &Pool,
-    pass: &mut Pass,
     mut each: impl FnMut(Tensor),
     wanted: bool,
 ) -> Result<Tensor> {
     let (mut x, extents) = enter(x, pool)?;
     for block in blocks {
-        x = block.run(x, Room { pool, extents }, pass)?.0;
+        x = FrozenBlock::new(block)?.run(&x, Room { pool, extents })?;
         if wanted {
             each(tensor(x.to_vec(), extents)?);
         }

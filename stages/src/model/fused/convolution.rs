@@ -244,7 +244,7 @@ impl Convolution {
 }
 
 /// The gated linear unit of rows of `2 dim` values.
-fn gate(expanded: &[f32], dim: usize, out: &mut [f32]) {
+pub(in super::super) fn gate(expanded: &[f32], dim: usize, out: &mut [f32]) {
     map_rows(out, dim, |row, out| {
         let (value, gate) = expanded[2 * row * dim..][..2 * dim].split_at(dim);
         for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {

@@ -12,6 +12,7 @@ mod feed_forward;
 mod norm;
 
 pub(super) use block::{Records, back, evaluate, record};
+pub(super) use convolution::gate;
 
 use norm::NormRecord;
 
@@ -43,7 +44,7 @@ pub(super) struct Room<'a> {
 
 impl Room<'_> {
     /// A buffer of rows of `width` values, whatever they are.
-    fn take(&self, width: usize) -> Buffer {
+    pub(super) fn take(&self, width: usize) -> Buffer {
         self.pool.take(self.extents.rows() * width)
     }
 }

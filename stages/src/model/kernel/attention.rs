@@ -141,19 +141,18 @@ impl Attention<'_> {
         keys.pack_columns(self.head_dim, self.positions, |t| self.row(&head.keys, width, t));
         values.pack_rows(self.positions, self.head_dim, |t| self.row(&head.values, width, t));
         scores.resize(BLOCK * stride, 0.0);
+        let mut factors = [0.0; BLOCK];
         for start in (0..self.positions).step_by(BLOCK) {
             let end = self.positions.min(start + BLOCK);
             let seen = self.seen(end - 1);
             self.scores(&head, keys, (start, end), scores);
+            // What the exponentials add up to divides the attended values, which are fewer.
             vectorized(|| {
                 for (i, row) in (start..end).zip(scores.chunks_exact_mut(stride)) {
                     let (visible, hidden) = row[..seen].split_at_mut(self.seen(i));
                     let (top, total) = exponentials(visible);
                     log_totals[i] = top + total.ln();
-                    let scale = 1.0 / total;
-                    for value in visible.iter_mut() {
-                        *value *= scale;
-                    }
+                    factors[i - start] = 1.0 / total;
                     self.drop_row(task, i, visible);
                     hidden.fill(0.0);
                 }
@@ -162,6 +161,11 @@ impl Attention<'_> {
             let out = &mut out[start * width..end * width];
             let (rows, columns) = (end - start, self.head_dim);
             Product { rows, columns, left, right: values, depth: 0..seen, add: false, out, out_step: width }.run();
+            vectorized(|| {
+                for (row, factor) in out.chunks_exact_mut(width).zip(&factors) {
+                    row.iter_mut().for_each(|value| *value *= factor);
+                }
+            });
         }
     }
 

@@ -18,7 +18,7 @@ const GRADIENT_BLOCK: usize = 256;
 /// Taps whose gradients are in registers together.
 const TAPS: usize = 8;
 
-type Lanes = [f32; LANES];
+pub(crate) type Lanes = [f32; LANES];
 
 /// Extents of a depthwise convolution: `(batch, positions, channels)` and the kernel's length, which is odd.
 #[derive(Clone, Copy)]

@@ -9,8 +9,10 @@ use std::ops::Range;
 
 /// Columns of a panel: the widest vector register. Rows of results are padded to a multiple of it.
 pub(crate) const LANES: usize = 16;
-/// One row of a panel.
-type Lanes = [f32; LANES];
+/// One row of a panel. Aligned, since a load across two cache lines costs twice.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Lanes([f32; LANES]);
 
 /// `n` rounded up to whole panels.
 pub(crate) fn padded(n: usize) -> usize {
@@ -30,7 +32,7 @@ impl Panels {
         self.resize(depth, width);
         for k in 0..depth {
             for (panel, part) in row(k)[..width].chunks(LANES).enumerate() {
-                self.values[panel * depth + k][..part.len()].copy_from_slice(part);
+                self.values[panel * depth + k].0[..part.len()].copy_from_slice(part);
             }
         }
     }
@@ -41,7 +43,7 @@ impl Panels {
         for j in 0..width {
             let panel = &mut self.values[j / LANES * depth..][..depth];
             for (lanes, value) in panel.iter_mut().zip(column(j)) {
-                lanes[j % LANES] = *value;
+                lanes.0[j % LANES] = *value;
             }
         }
     }
@@ -49,7 +51,7 @@ impl Panels {
     fn resize(&mut self, depth: usize, width: usize) {
         self.depth = depth;
         self.values.clear();
-        self.values.resize(width.div_ceil(LANES) * depth, [0.0; LANES]);
+        self.values.resize(width.div_ceil(LANES) * depth, Lanes([0.0; LANES]));
     }
 }
 
@@ -130,7 +132,7 @@ impl Product<'_> {
         if depth_step == 1 {
             let left: [&[f32]; M] = std::array::from_fn(|m| &values[(row + m) * row_step..][..depth]);
             for k in 0..depth {
-                let lanes: [S::f32s; V] = std::array::from_fn(|v| S::as_simd_f32s(&right[v][k]).0[part[v]]);
+                let lanes: [S::f32s; V] = std::array::from_fn(|v| S::as_simd_f32s(&right[v][k].0).0[part[v]]);
                 for m in 0..M {
                     let value = simd.splat_f32s(left[m][k]);
                     for v in 0..V {
@@ -141,7 +143,7 @@ impl Product<'_> {
         } else {
             debug_assert_eq!(row_step, 1);
             for k in 0..depth {
-                let lanes: [S::f32s; V] = std::array::from_fn(|v| S::as_simd_f32s(&right[v][k]).0[part[v]]);
+                let lanes: [S::f32s; V] = std::array::from_fn(|v| S::as_simd_f32s(&right[v][k].0).0[part[v]]);
                 let column = &values[k * depth_step + row..][..M];
                 for m in 0..M {
                     let value = simd.splat_f32s(column[m]);

@@ -10,6 +10,8 @@ pub(crate) mod depthwise;
 pub(crate) mod gemm;
 pub(crate) mod maths;
 pub(crate) mod matmul;
+pub(crate) mod norm;
+pub(crate) mod packed;
 pub(crate) mod pool;
 pub(crate) mod rows;
 pub(crate) mod storage;

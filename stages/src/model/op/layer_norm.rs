@@ -3,7 +3,8 @@
 #[cfg(feature = "cuda")]
 use super::super::cuda;
 use super::super::kernel::maths::{dot_centred, fma, moments, sum};
-use super::super::kernel::rows::{map_and_sum_rows, map_rows};
+use super::super::kernel::norm;
+use super::super::kernel::rows::map_and_sum_rows;
 use super::super::kernel::storage::{slice, values};
 use super::super::pass::Form;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
@@ -47,16 +48,8 @@ impl CustomOp3 for LayerNorm {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, bias) = (slice(s1, l1)?, slice(s2, l2)?, slice(s3, l3)?);
-        let channels = super::columns(l1.shape());
         let mut out = vec![0.0; x.len()];
-        map_rows(&mut out, channels, |row, out| {
-            let x = &x[row * channels..][..channels];
-            let (mean, variance) = moments(x);
-            let inverse = 1.0 / (variance + self.eps).sqrt();
-            for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                *out = fma((x - mean) * inverse, *w, *b);
-            }
-        });
+        norm::layer_norm(x, weight, bias, self.eps, &mut out);
         Ok(super::stored(out, l1.shape()))
     }
 
