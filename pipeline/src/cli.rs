@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Continue the run in this folder.
     #[arg(long, value_name = "RUN")]
     pub resume: Option<PathBuf>,
+    /// Keep the run in this folder, instead of `runs/NAME-TIME`.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
+    pub run_folder: Option<PathBuf>,
     /// Run only this node and what feeds it.
     #[arg(long, value_name = "NODE")]
     pub until: Option<String>,
@@ -291,7 +294,7 @@ pub enum EmbedFormat {
 /// `compare`
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
-    /// The folders of runs with `probe` nodes.
+    /// The folders of runs with `probe` nodes, or of tables.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Add the rows of the paper.
@@ -300,6 +303,9 @@ pub struct CompareArgs {
     /// Print Markdown.
     #[arg(long)]
     pub markdown: bool,
+    /// Write the table to this folder too, as `table.md`, `table.html` and `results.parquet`.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, conflicts_with_all = ["markdown", "paper"])]
     pub json: bool,

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod codebooks;
 pub mod commands;
+mod comparison;
 pub mod corpus;
 pub mod diagnostic;
 mod document;

@@ -67,13 +67,16 @@ pub fn load(graph: &Path, sets: &[String], json: bool, registry: &Registry) -> R
             }
             Ok(plan)
         }
-        Err(report) => {
-            if json {
-                write_json(&report.to_json());
-            } else {
-                write_report(graph, &report);
-            }
-            Err(Exit::Invalid)
-        }
+        Err(report) => Err(refuse(graph, &report, json)),
     }
+}
+
+/// Says what is wrong with a file.
+fn refuse(graph: &Path, report: &Report, json: bool) -> Exit {
+    if json {
+        write_json(&report.to_json());
+    } else {
+        write_report(graph, report);
+    }
+    Exit::Invalid
 }

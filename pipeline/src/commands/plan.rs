@@ -3,8 +3,10 @@
 use omar_stages::Registry;
 use serde_json::json;
 
-use super::{load, write_json, write_message, write_result};
+use super::run::comparison;
+use super::{load, refuse, write_json, write_message, write_result};
 use crate::cli::{Exit, GraphArgs};
+use crate::comparison::spec::{self, Found};
 use crate::corpus::{self, Corpus};
 use crate::explain;
 use crate::forecast;
@@ -13,6 +15,11 @@ use crate::run;
 
 /// Shows a plan.
 pub fn plan(args: &GraphArgs, registry: &Registry) -> Exit {
+    match spec::load(&args.graph, &args.set) {
+        Ok(Found::Graph) => {}
+        Ok(Found::Spec(spec)) => return comparison::show(&spec, args.json),
+        Err(report) => return refuse(&args.graph, &report, args.json),
+    }
     let plan = match load(&args.graph, &args.set, args.json, registry) {
         Ok(plan) => plan,
         Err(exit) => return exit,

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{load, write_json, write_message, write_result};
 use crate::cli::{Exit, RunArgs};
 use crate::cluster::{Children, ClusterError, Group, Hosts};
+use crate::comparison::spec::{self, Found};
 use crate::exec::RunError;
 use crate::exec::division::{SharedWork, shared_work};
 use crate::exec::lane::install_panic_hook;
@@ -22,6 +23,7 @@ use crate::run_folder;
 use crate::stop::Stop;
 use crate::summary::Summary;
 
+pub(super) mod comparison;
 mod watch;
 
 /// Where runs are kept.
@@ -30,6 +32,11 @@ pub(super) const RUNS: &str = "runs";
 /// Runs a graph.
 pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
     let graph = &args.graph;
+    match spec::load(&graph.graph, &graph.set) {
+        Ok(Found::Graph) => {}
+        Ok(Found::Spec(spec)) => return comparison::run(&spec, args),
+        Err(report) => return super::refuse(&graph.graph, &report, graph.json),
+    }
     let mut plan = match load(&graph.graph, &graph.set, graph.json, registry) {
         Ok(plan) => plan,
         Err(exit) => return exit,
@@ -49,7 +56,7 @@ pub fn run(args: &RunArgs, registry: &Registry) -> Exit {
     if args.dry_run {
         return super::plan::show(&plan, args.limit, graph.json);
     }
-    let folder = match folder(args.resume.as_deref(), &plan) {
+    let folder = match folder(args, &plan) {
         Ok(folder) => folder,
         Err(message) => {
             write_message(&format!("error: --resume: {message}\n"));
@@ -234,9 +241,10 @@ fn for_children(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 /// The folder of the run: a fresh one, or the one to continue.
-fn folder(resume: Option<&Path>, plan: &Plan) -> Result<PathBuf, String> {
-    let Some(folder) = resume else {
-        return Ok(run_folder::fresh(Path::new(RUNS), &plan.name));
+fn folder(args: &RunArgs, plan: &Plan) -> Result<PathBuf, String> {
+    let Some(folder) = args.resume.as_deref() else {
+        let named = args.run_folder.clone();
+        return Ok(named.unwrap_or_else(|| run_folder::fresh(Path::new(RUNS), &plan.name)));
     };
     if folder.join("manifest.json").is_file() {
         return Ok(folder.to_owned());

@@ -125,7 +125,7 @@ impl EncoderFolder {
         let manifest_path = folder.join(MANIFEST);
         let Some(manifest) = EncoderManifest::read(&manifest_path)? else { return Ok(None) };
         let weights = folder.join(WEIGHTS);
-        if weights.is_file() {
+        if weights.is_file() || manifest.random_seed.is_some() {
             return Ok(Some(Self { manifest, manifest_path, weights }));
         }
         let latest = train::latest(folder).map_err(|error| EncoderError::damaged(folder, error.to_string()))?;
@@ -140,7 +140,10 @@ impl EncoderFolder {
 
     /// The files that decide what it computes.
     pub fn files(&self) -> Vec<PathBuf> {
-        vec![self.manifest_path.clone(), self.weights.clone()]
+        match self.manifest.random_seed {
+            Some(_) => vec![self.manifest_path.clone()],
+            None => vec![self.manifest_path.clone(), self.weights.clone()],
+        }
     }
 
     /// Name, hash and licence. Hashes the weights where the manifest does not know their hash.
@@ -148,9 +151,10 @@ impl EncoderFolder {
     /// # Errors
     /// When a file cannot be read.
     pub fn label(&self) -> Result<ModelLabel, EncoderError> {
-        let weights = match &self.manifest.weights_blake3 {
-            Some(hash) => hash.clone(),
-            None => hash_file(&self.weights)?.1,
+        let weights = match (&self.manifest.weights_blake3, self.manifest.random_seed) {
+            (_, Some(seed)) => format!("random {seed}"),
+            (Some(hash), None) => hash.clone(),
+            (None, None) => hash_file(&self.weights)?.1,
         };
         let mut hasher = blake3::Hasher::new();
         hasher
@@ -198,8 +202,9 @@ impl EncoderFolder {
         want: &Want<'_>,
         build: impl FnOnce(&Part<'_>) -> Result<T, ModelError>,
     ) -> Result<T, EncoderError> {
-        let tensors = if want.untrained.is_some() { HashMap::new() } else { self.tensors(&Device::Cpu)? };
-        let source = want.untrained.map_or(Source::Tensors(&tensors), Source::Seed);
+        let random = want.untrained.or(self.manifest.random_seed);
+        let tensors = if random.is_some() { HashMap::new() } else { self.tensors(&Device::Cpu)? };
+        let source = random.map_or(Source::Tensors(&tensors), Source::Seed);
         let built = build(&Reader::new(source, want.device).root());
         built.map_err(|source| EncoderError::Model { path: self.weights.clone(), source })
     }
@@ -219,6 +224,9 @@ impl EncoderFolder {
     /// When the file is missing or damaged, or its tensors are not those of the manifest's model, or the encoder is of
     /// another family.
     pub fn load(&self, layers: usize, device: &Device) -> Result<Encoder, EncoderError> {
+        if let Some(seed) = self.manifest.random_seed {
+            return self.load_untrained(layers, seed, device);
+        }
         let tensors = self.tensors(device)?;
         let (encoder, weights) = self.build(layers, Source::Tensors(&tensors), device)?;
         let wrong = |source| EncoderError::Model { path: self.weights.clone(), source };

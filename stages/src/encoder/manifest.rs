@@ -46,6 +46,9 @@ pub struct EncoderManifest {
     pub model: Network,
     /// Where it comes from.
     pub source: Origin,
+    /// The weights are random numbers of this seed, and no file: a network to try a graph with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random_seed: Option<u64>,
     /// BLAKE3 of `model.safetensors`; absent beside checkpoints, whose weights change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_blake3: Option<String>,
@@ -141,6 +144,7 @@ impl EncoderManifest {
             views,
             model,
             source,
+            random_seed: None,
             weights_blake3: None,
             notes: Vec::new(),
             ignored: BTreeMap::new(),
