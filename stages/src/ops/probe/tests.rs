@@ -60,7 +60,7 @@ fn embeddings(index: usize, frames: &[Vec<f32>]) -> RecordBatch {
 }
 
 fn labels_spec(task: &str) -> LabelsSpec {
-    LabelsSpec { task: task.into(), dataset: "made up".into(), classes: None }
+    LabelsSpec { task: task.into(), dataset: "made up".into(), classes: None, folds: None }
 }
 
 fn labels(index: usize, task: &str, split: Split, rows: &[LabelRow]) -> RecordBatch {
