@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use omar_schemas::units::Bytes;
 use omar_stages::ops::probe::Spectrogram;
 use omar_stages::storage::StorageError;
 use serde_json::Value;
@@ -320,6 +321,12 @@ fn coverage(html: &mut String, all: &[&Evaluation]) {
     };
     let leaks = details["leaks"].as_array().into_iter().flatten().map(leak);
     list(html, "The same recording in two splits", leaks.collect());
+    let filed = |evaluation: &&&Evaluation| evaluation.details["vectors"][1].as_u64().is_some_and(|bytes| bytes > 0);
+    let sizes = |evaluation: &&Evaluation| {
+        let bytes = |place: usize| Bytes(evaluation.details["vectors"][place].as_u64().unwrap_or(0));
+        format!("{} ({} held, {} in a file)", escape(&evaluation.spec.input), bytes(0), bytes(1))
+    };
+    list(html, "Vectors beyond the limit of memory", all.iter().filter(filed).map(sizes).collect());
     html.push_str("</section>\n");
 }
 

@@ -142,3 +142,50 @@ impl Spectrogram {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use omar_schemas::{Edge, Features, Origin, Split, TrackId, fixed_tensor};
+
+    use super::*;
+
+    /// Four frames a second of two bins; crops of two seconds.
+    fn rows(starts: &[(f64, f64)], values: Vec<f32>) -> (FeaturesSpec, RecordBatch) {
+        let views = vec![ViewSpec::new("waveform", 1, 8, 250), ViewSpec::new("mel", 2, 8, 250)];
+        let spec = FeaturesSpec { sample_rate: 1000, crop_samples: 2000, views };
+        let origin = Origin { track_id: TrackId::of("a.wav", 0), path: "a.wav".into(), split: Split::Test };
+        let mut columns = origin.columns(starts.len());
+        columns.push(Arc::new(UInt32Array::from_iter_values(0..starts.len() as u32)));
+        columns.push(Arc::new(Float64Array::from_iter_values(starts.iter().map(|row| row.0))));
+        columns.push(Arc::new(Float64Array::from_iter_values(starts.iter().map(|row| row.1))));
+        columns.push(fixed_tensor::<Float32Type>(8, vec![0.0; 8 * starts.len()]));
+        columns.push(fixed_tensor::<Float32Type>(16, values));
+        (spec.clone(), RecordBatch::try_new(Features::schema(&spec), columns).unwrap())
+    }
+
+    #[test]
+    fn a_picture_has_the_whole_recording_with_the_highest_bin_on_top() {
+        // The first crop is loud in its first bin, the second, of one second, in the other; from 2 to 3 s is a gap.
+        let mut values = [1.0, 0.0].repeat(8);
+        values.extend([0.0, 1.0].repeat(8));
+        let (spec, batch) = rows(&[(0.0, 2.0), (3.0, 1.0)], values);
+        let own = Spectrogram::of(&spec, TaskKind::Chords, &batch).unwrap().unwrap();
+        assert_eq!((own.view.as_str(), own.bins, own.columns, own.end_s), ("mel", 2, 16, 4.0));
+        let (top, bottom) = own.levels.split_at(16);
+        assert_eq!(top, [[0; 8].as_slice(), &[0; 4], &[255; 4]].concat());
+        assert_eq!(bottom, [[255; 8].as_slice(), &[0; 4], &[0; 4]].concat());
+
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Spectrogram::read(folder.path()).unwrap(), []);
+        Spectrogram::write(folder.path(), &[("a.wav", &own)]).unwrap();
+        assert_eq!(Spectrogram::read(folder.path()).unwrap(), [("a.wav".to_owned(), own)]);
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_not() {
+        let (mut spec, batch) = rows(&[(0.0, 0.0)], vec![0.0; 16]);
+        assert_eq!(Spectrogram::of(&spec, TaskKind::Beats, &batch).unwrap(), None);
+        spec.views.truncate(1);
+        assert_eq!(Spectrogram::of(&spec, TaskKind::Beats, &batch).unwrap(), None);
+    }
+}
