@@ -93,7 +93,13 @@ fn quick() -> Value {
 type Folds<'a> = &'a dyn Fn(usize) -> Vec<Option<Split>>;
 
 /// Runs a task in a folder; the rows of the results.
-fn results(task: &str, given: &[Given], params: &Value, folds: Option<Folds<'_>>, folder: &Path) -> Result<RecordBatch, String> {
+fn results(
+    task: &str,
+    given: &[Given],
+    params: &Value,
+    folds: Option<Folds<'_>>,
+    folder: &Path,
+) -> Result<RecordBatch, String> {
     let mut params = params.clone();
     params["training"] = quick();
     params["hidden"] = json!(32);
@@ -127,7 +133,8 @@ fn on_test(batch: &RecordBatch) -> Vec<(Option<u64>, String, f64)> {
     let (metric, split, value) = (words("metric"), words("split"), column::<Float64Array>(batch, "value").unwrap());
     let fold = column::<UInt64Array>(batch, "fold").unwrap();
     let test = (0..batch.num_rows()).filter(|row| split.value(*row) == "test");
-    let row = |row: usize| (fold.is_valid(row).then(|| fold.value(row)), metric.value(row).to_owned(), value.value(row));
+    let row =
+        |row: usize| (fold.is_valid(row).then(|| fold.value(row)), metric.value(row).to_owned(), value.value(row));
     test.map(row).collect()
 }
 
