@@ -145,6 +145,12 @@ impl Space {
         kinds
     }
 
+    /// Position within the beat, 0 to below 1.
+    fn position(&self, state: u32) -> f64 {
+        let head = self.first.partition_point(|first| *first <= state as usize) - 1;
+        (state as usize - self.first[head]) as f64 / self.lengths[head % self.lengths.len()] as f64
+    }
+
     /// Place in the cycle of beats, from 0.
     fn beat_of(&self, state: u32) -> usize {
         state as usize * self.beats / self.states
@@ -225,9 +231,15 @@ impl BeatDecoder {
             let beats = runs(&path, &self.space.kinds()).into_iter().map(|run| time(peak(activations, run)));
             return (likelihood, beats.collect());
         }
-        let first = |state: u32| self.space.first.binary_search(&(state as usize)).is_ok();
-        let beats = path.iter().enumerate().filter(|(_, state)| first(**state)).map(|(frame, _)| time(frame));
-        (likelihood, beats.collect())
+        // Where a beat begins, and a frame at either end that is in one: the position is less than before and after, the
+        // ends being neighbours.
+        let (kinds, frames) = (self.space.kinds(), path.len());
+        let positions: Vec<f64> = path.iter().map(|state| self.space.position(*state)).collect();
+        let starts = |frame: &usize| {
+            let around = [positions[(frame + frames - 1) % frames], positions[(frame + 1) % frames]];
+            kinds[path[*frame] as usize] > 0 && around.iter().all(|other| positions[*frame] < *other)
+        };
+        (likelihood, (0..frames).filter(starts).map(time).collect())
     }
 }
 
