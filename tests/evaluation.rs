@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, Float64Array, RecordBatch, StringArray};
+use arrow::array::{Array, Float64Array, RecordBatch, StringArray, UInt64Array};
 use omar_schemas::column;
 use omar_stages::storage::TrackFile;
 use program::{Options, Program, write_samples};
@@ -149,6 +149,41 @@ fn the_loop_and_any_number_of_threads_give_the_same_figures() {
     for how in [&["--direct"][..], &["--threads", "1"]] {
         assert_eq!(results(how), rows, "{how:?}");
     }
+}
+
+#[test]
+fn every_fold_is_run_in_one_graph() {
+    let program = program();
+    // Timbres are folds; the fifth is in the fold of the first.
+    let notes =
+        (0..5).flat_map(|timbre| (50..70).map(move |midi| format!("note_{timbre}_{midi}.wav\t{}\n", timbre % 4)));
+    fs::write(program.path("four.split"), notes.collect::<String>()).expect("written");
+    let folded = GRAPH.replace("annotations: tracks.csv", "annotations: tracks.csv, splits: four.split, fold: all");
+    fs::write(program.path("folds.yaml"), &folded).expect("written");
+    program.ok(&["run", "folds.yaml"]);
+    let run = newest(&program);
+    let file = TrackFile::open(&run.join("results.parquet")).expect("results");
+    let batches: Vec<RecordBatch> = file.scan(None, None).expect("rows").map(|batch| batch.expect("rows")).collect();
+    let rows = batches.iter().flat_map(|batch| {
+        let fold = column::<UInt64Array>(batch, "fold").expect("folds");
+        let [split, metric] = ["split", "metric"].map(|name| column::<StringArray>(batch, name).expect("words"));
+        let n = column::<UInt64Array>(batch, "n").expect("counts");
+        let of = |row: &usize| split.value(*row) == "test" && metric.value(*row) == "accuracy";
+        (0..batch.num_rows()).filter(of).map(|row| (fold.value(row), n.value(row))).collect::<Vec<_>>()
+    });
+    let mut rows: Vec<(u64, u64)> = rows.collect();
+    assert_eq!(rows.len(), 16, "four folds, two layers, two repeats: {rows:?}");
+    rows.dedup();
+    assert_eq!(rows, [(0, 40), (1, 20), (2, 20), (3, 20)]);
+    let tables = fs::read_to_string(run.join("results.md")).expect("tables");
+    assert!(tables.contains("Folds of spectra") && tables.contains("| 3 |"), "{tables}");
+    assert!(fs::read_to_string(run.join("report.html")).expect("a report").contains("means over 4 folds"));
+
+    fs::write(program.path("four.split"), "note_0_50.wav\ttrain\n").expect("written");
+    let output = program.output(&["run", "folds.yaml"]);
+    assert_eq!(output.status.code(), Some(3));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("`all` wants folds, numbered from 0, in `four.split`, found none"), "{message}");
 }
 
 #[test]

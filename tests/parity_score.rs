@@ -1,7 +1,9 @@
-//! Are metrics equal to those of mir_eval, scikit-learn and SciPy? Golden numbers by benches/parity/score.py.
+//! Are metrics equal to those of mir_eval, scikit-learn and SciPy, and beats to those that madmom decodes? Golden numbers
+//! by benches/parity/score.py and beats.py.
 
 use omar_stages::score::chord::{self, Annotation, Chord, Comparison, compare};
-use omar_stages::score::segment::Segmentation;
+use omar_stages::score::dbn::{BarDecoder, BeatDecoder};
+use omar_stages::score::segment::{Ceiling, Segmentation};
 use omar_stages::score::{beat, ordinal, ranking, segment};
 use serde_json::Value;
 
@@ -153,6 +155,7 @@ fn sections_score_as_in_mir_eval() {
             ("Adjusted Rand Index", found.adjusted_rand_index),
             ("Mutual Information", found.mutual_information.0),
             ("Normalized Mutual Information", found.mutual_information.1),
+            ("Adjusted Mutual Information", found.adjusted_mutual_information),
             ("NCE Over", found.nce.precision),
             ("NCE Under", found.nce.recall),
             ("NCE F-measure", found.nce.f),
@@ -250,5 +253,61 @@ fn grades_score_as_in_scikit_learn_and_scipy() {
         check(ordinal::macro_mse(&truth, &found), &case["macro_mse"], "macro MSE");
         check(ordinal::balanced_accuracy(&truth, &found), &case["balanced_accuracy"], "balanced accuracy");
         check(ordinal::kendall_tau_b(&truth, &found), &case["kendall_tau_b"], "tau");
+    }
+}
+
+#[test]
+fn clusterings_score_as_in_scikit_learn() {
+    for (index, case) in cases("clusterings").iter().enumerate() {
+        let [truth, found] = ["truth", "found"].map(|side| integers(&case[side]));
+        let [truth, found] = [truth, found].map(|side| side.iter().map(|label| *label as usize).collect::<Vec<_>>());
+        for (ceiling, name) in [(Ceiling::Mean, "mean"), (Ceiling::Maximum, "maximum")] {
+            let value = segment::adjusted_mutual_information(&truth, &found, ceiling);
+            check(value, &case[name], &format!("case {index}, {name}"));
+        }
+    }
+}
+
+/// The frames that times are of: they are whole but for the last digits of the times.
+fn frames(times: &[f64], rate: f64) -> Vec<u32> {
+    let frame = |time: &f64| {
+        assert!((time * rate - (time * rate).round()).abs() < 1e-9, "{time} s is no frame");
+        (time * rate).round() as u32
+    };
+    times.iter().map(frame).collect()
+}
+
+fn decoded(of: &str) -> Vec<Value> {
+    let golden: Value = serde_json::from_str(include_str!("golden/beats.json")).expect("golden numbers");
+    golden[of].as_array().expect("cases").clone()
+}
+
+#[test]
+fn beats_are_decoded_as_by_madmom() {
+    for (index, case) in decoded("beats").iter().enumerate() {
+        let (activations, rate) = (numbers(&case["activations"]), case["fps"].as_f64().expect("a rate"));
+        let mut decoder = BeatDecoder::new(rate);
+        let (likelihood, beats) = decoder.path(&activations);
+        check(likelihood, &case["likelihood"], &format!("case {index}, log-probability"));
+        assert_eq!(frames(&beats, rate), frames(&numbers(&case["beats"]), rate), "case {index}");
+        decoder.correct = false;
+        let (found, expected) = (decoder.decode(&activations), numbers(&case["uncorrected"]));
+        assert_eq!(frames(&found, rate), frames(&expected, rate), "case {index}, as the path has them");
+    }
+}
+
+#[test]
+fn bars_are_decoded_as_by_madmom() {
+    for (index, case) in decoded("bars").iter().enumerate() {
+        let [others, downbeats] = ["others", "downbeats"].map(|kind| numbers(&case[kind]));
+        let rate = case["fps"].as_f64().expect("a rate");
+        for (name, meters) in [("3 or 4", &[3, 4][..]), ("2", &[2]), ("5", &[5])] {
+            let rows = case["bars"][name].as_array().expect("beats").iter().map(numbers);
+            let (times, places): (Vec<f64>, Vec<u32>) = rows.map(|row| (row[0], row[1] as u32)).unzip();
+            let found = BarDecoder::with_bars(rate, meters).decode_exclusive(&others, &downbeats);
+            let (own, own_places): (Vec<f64>, Vec<u32>) = found.into_iter().unzip();
+            let expected = (frames(&times, rate), places);
+            assert_eq!((frames(&own, rate), own_places), expected, "case {index}, bars of {name}");
+        }
     }
 }

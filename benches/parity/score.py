@@ -137,9 +137,24 @@ def grades():
     return cases
 
 
+def clusterings():
+    """Labels of the same frames on two sides; the first cases leave nothing or everything to know."""
+    alone, same = list(range(6)), [0] * 6
+    pairs = [(same, same), (same, alone), (alone, same), (alone, alone), ([0], [0]), ([0, 1], [0, 1]), ([0, 1], [0, 0]),
+             ([0, 0, 1, 1], [1, 1, 0, 0]), ([0, 0, 1, 1], [0, 1, 0, 1])]
+    for _ in range(20):
+        n = int(dice.integers(2, 1500))
+        truth = np.sort(dice.integers(0, dice.integers(1, 9), n))
+        found = np.where(dice.random(n) < dice.uniform(0, 1), truth, dice.integers(0, dice.integers(1, 9), n))
+        pairs.append((truth.tolist(), found.tolist()))
+    score = sklearn.metrics.adjusted_mutual_info_score
+    return [{"truth": truth, "found": found, "mean": finite(score(truth, found)),
+             "maximum": finite(score(truth, found, average_method="max"))} for truth, found in pairs]
+
+
 golden = {"versions": {"mir_eval": mir_eval.__version__, "scikit-learn": sklearn.__version__, "scipy": scipy.__version__},
           "beats": beats(), "encodings": encodings(), "comparisons": comparisons(), "chords": chords(), "segments": segments(),
-          "rankings": rankings(), "grades": grades()}
+          "rankings": rankings(), "grades": grades(), "clusterings": clusterings()}
 with open(sys.argv[1], "w", encoding="utf-8") as file:
     json.dump(golden, file, separators=(",", ":"))
     file.write("\n")

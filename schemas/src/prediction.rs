@@ -8,7 +8,7 @@ use crate::origin;
 
 /// One row per statement of a probe about a recording, in the words of the annotations.
 ///
-/// Columns: origin; `layer`, which layer or view the probe sees; `start_s` and `end_s`, in seconds, null as in
+/// Columns: origin; `fold`, null where recordings are split once; `layer`, which layer or view the probe sees; `start_s` and `end_s`, in seconds, null as in
 /// [`crate::Labels`]; `label`.
 #[derive(Debug)]
 pub enum Predictions {}
@@ -24,13 +24,14 @@ pub struct PredictionsSpec {
 
 impl Edge for Predictions {
     const NAME: &'static str = "prediction";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
     type Spec = PredictionsSpec;
 
     fn fields(_: &PredictionsSpec) -> Vec<Field> {
         let mut fields = origin::fields();
         let time = |name| Field::new(name, DataType::Float64, true);
         let word = |name| required(name, DataType::Utf8);
+        fields.push(Field::new("fold", DataType::UInt64, true));
         fields.extend([word("layer"), time("start_s"), time("end_s"), word("label")]);
         fields
     }

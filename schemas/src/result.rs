@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::edge::{Edge, required};
 
-/// One row per representation, layer, metric, class, split and seed.
+/// One row per representation, layer, metric, class, split, fold and seed.
 ///
 /// Columns: `task`; `dataset`; `input`, name of the representation; `layer`, which layer or view of it; `protocol`,
-/// `standard` or `published`; `metric`; `class`, null for figures over all classes; `split`, `valid` or `test`; `seed`, of
-/// the repeat; `value`; `low` and `high`, a 95 % interval by bootstrap over recordings, null where a figure is no mean over
+/// `standard` or `published`; `metric`; `class`, null for figures over all classes; `split`, `valid` or `test`; `fold`, null
+/// where recordings are split once; `seed`, of the repeat; `value`; `low` and `high`, a 95 % interval by bootstrap over recordings, null where a figure is no mean over
 /// recordings; `n`, recordings behind the value; `selected`, whether the `valid` split chose this layer.
 #[derive(Debug)]
 pub enum Results {}
@@ -29,7 +29,7 @@ pub struct ResultsSpec {
 
 impl Edge for Results {
     const NAME: &'static str = "result";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
     type Spec = ResultsSpec;
 
     fn fields(_: &ResultsSpec) -> Vec<Field> {
@@ -43,6 +43,7 @@ impl Edge for Results {
             word("metric"),
             Field::new("class", DataType::Utf8, true),
             word("split"),
+            Field::new("fold", DataType::UInt64, true),
             required("seed", DataType::UInt64),
             required("value", DataType::Float64),
             Field::new("low", DataType::Float64, true),

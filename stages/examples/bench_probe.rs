@@ -33,10 +33,11 @@ impl Examples for Noise {
         self.values.len() / (self.frames * DIM)
     }
 
-    fn append(&self, index: usize, rows: &mut Vec<f32>, targets: &mut Vec<f32>) {
+    fn append(&self, index: usize, _: u64, rows: &mut Vec<f32>, targets: &mut Vec<f32>) -> Result<(), ProbeError> {
         let size = self.frames * DIM;
         rows.extend_from_slice(&self.values[index * size..(index + 1) * size]);
         targets.extend((0..self.frames * self.outputs).map(|at| f32::from(u8::from((index + at).is_multiple_of(13)))));
+        Ok(())
     }
 }
 

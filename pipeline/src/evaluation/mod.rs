@@ -25,13 +25,15 @@ use crate::results::RESULTS;
 pub(crate) const RESULTS_FILE: &str = "results.parquet";
 const TABLES_FILE: &str = "results.md";
 
-/// A figure, over all repeats.
+/// A figure, over all folds and repeats.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) key: Key,
-    /// By repeat.
+    /// By fold and repeat.
     pub(crate) values: Vec<f64>,
-    /// 95 % interval of the first repeat, by bootstrap over recordings.
+    /// The fold of each value, where there are several.
+    pub(crate) folds: Vec<Option<u64>>,
+    /// 95 % interval of the first repeat, by bootstrap over recordings; none of folds, which test different ones.
     pub(crate) interval: Option<(f64, f64)>,
     /// Recordings behind it.
     pub(crate) n: u64,
@@ -65,16 +67,32 @@ pub(crate) struct Evaluation {
 }
 
 impl Figure {
-    /// The mean over repeats.
+    /// The mean over folds and repeats.
     pub(crate) fn mean(&self) -> f64 {
         self.values.iter().sum::<f64>() / self.values.len().max(1) as f64
     }
 
-    /// The standard deviation over repeats, where there are several.
+    /// The standard deviation over folds, of their means over repeats; over repeats, where there are no folds.
     pub(crate) fn deviation(&self) -> Option<f64> {
-        let (n, mean) = (self.values.len() as f64, self.mean());
-        let squares: f64 = self.values.iter().map(|value| (value - mean).powi(2)).sum();
+        let folds = self.by_fold();
+        let values: Vec<f64> =
+            if folds.is_empty() { self.values.clone() } else { folds.into_iter().map(|fold| fold.1).collect() };
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         (n > 1.0).then(|| (squares / (n - 1.0)).sqrt())
+    }
+
+    /// Folds with their means over repeats, where there are several.
+    pub(crate) fn by_fold(&self) -> Vec<(u64, f64)> {
+        let mut folds: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for (value, fold) in self.values.iter().zip(&self.folds) {
+            folds.entry(fold.unwrap_or_default()).or_default().push(*value);
+        }
+        if self.folds.iter().any(Option::is_none) {
+            return Vec::new();
+        }
+        folds.into_iter().map(|(fold, values)| (fold, values.iter().sum::<f64>() / values.len() as f64)).collect()
     }
 }
 
@@ -155,6 +173,7 @@ fn figures(batches: &[RecordBatch]) -> Result<Vec<Figure>, SchemaError> {
         let (layer, split, metric, class) = (layer?, split?, metric?, words("class")?);
         let [value, low, high] = ["value", "low", "high"].map(|name| column::<Float64Array>(batch, name));
         let (value, low, high) = (value?, low?, high?);
+        let fold = column::<UInt64Array>(batch, "fold")?;
         let (n, selected) = (column::<UInt64Array>(batch, "n")?, column::<BooleanArray>(batch, "selected")?);
         for row in 0..batch.num_rows() {
             let word = |column: &StringArray| column.value(row).to_owned();
@@ -170,11 +189,13 @@ fn figures(batches: &[RecordBatch]) -> Result<Vec<Figure>, SchemaError> {
             };
             let place = *places.entry(key.clone()).or_insert(figures.len());
             if place == figures.len() {
-                let interval = low.is_valid(row).then(|| (low.value(row), high.value(row)));
+                let own = low.is_valid(row) && fold.is_null(row);
+                let interval = own.then(|| (low.value(row), high.value(row)));
                 let (n, selected) = (n.value(row), selected.value(row));
-                figures.push(Figure { key, values: Vec::new(), interval, n, selected });
+                figures.push(Figure { key, values: Vec::new(), folds: Vec::new(), interval, n, selected });
             }
             figures[place].values.push(value.value(row));
+            figures[place].folds.push(fold.is_valid(row).then(|| fold.value(row)));
         }
     }
     Ok(figures)

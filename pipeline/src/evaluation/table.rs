@@ -16,7 +16,7 @@ pub(crate) struct Table {
     pub(crate) best: Vec<(usize, usize)>,
 }
 
-/// `0.7312`, or `0.7312 ± 0.0041` over repeats.
+/// `0.7312`, or `0.7312 ± 0.0041` over folds or repeats.
 pub(crate) fn value(figure: &Figure) -> String {
     let digits = if figure.mean().abs() >= 10.0 { 2 } else { 4 };
     let deviation = figure.deviation().map(|deviation| format!(" ± {deviation:.digits$}")).unwrap_or_default();
@@ -72,6 +72,22 @@ pub(crate) fn of_layers(evaluation: &Evaluation) -> Table {
     });
     let rows = rows.collect();
     Table { head, rows, best }
+}
+
+/// The figures of every fold on the test split, where there are several.
+pub(crate) fn of_folds(evaluation: &Evaluation) -> Option<Table> {
+    let figures: Vec<&Figure> = evaluation.chosen("test").take(COLUMNS).collect();
+    let folds: Vec<u64> = figures.first()?.by_fold().iter().map(|fold| fold.0).collect();
+    let head = std::iter::once("fold".to_owned()).chain(figures.iter().map(|figure| figure.key.metric.clone()));
+    let cell = |figure: &&Figure, fold: u64| {
+        let own = figure.by_fold().into_iter().find(|own| own.0 == fold);
+        own.map_or("-".to_owned(), |own| format!("{:.4}", own.1))
+    };
+    let row = |fold: &u64| {
+        std::iter::once(fold.to_string()).chain(figures.iter().map(|figure| cell(figure, *fold))).collect()
+    };
+    let table = Table { head: head.collect(), rows: folds.iter().map(row).collect(), best: Vec::new() };
+    (!folds.is_empty()).then_some(table)
 }
 
 impl Table {
@@ -133,6 +149,9 @@ pub(crate) fn markdown(evaluations: &[Evaluation]) -> String {
         let dataset = all[0].details["dataset"].as_str().unwrap_or_default();
         let _infallible = writeln!(text, "## {task} ({dataset}), test split\n\n{}", of_task(&all).markdown());
         for evaluation in &all {
+            if let Some(folds) = of_folds(evaluation) {
+                let _infallible = writeln!(text, "Folds of {}:\n\n{}", evaluation.spec.input, folds.markdown());
+            }
             let _infallible =
                 writeln!(text, "Layers of {}:\n\n{}", evaluation.spec.input, of_layers(evaluation).markdown());
         }

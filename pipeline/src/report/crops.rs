@@ -198,7 +198,7 @@ fn time_axis(svg: &mut String, all: &PredictedCrops, y: f64) {
 }
 
 /// From black over purple and orange to pale yellow, even in lightness ("magma", by N. Smith and S. van der Walt, CC0).
-fn heat() -> Vec<[u8; 4]> {
+pub(super) fn heat() -> Vec<[u8; 4]> {
     const STOPS: [[f64; 3]; 9] = [
         [0.0, 0.0, 4.0],
         [28.0, 16.0, 68.0],

@@ -1,7 +1,12 @@
 //! The part of the page about probes: tables, bars per class, confusions, timelines, curves, coverage.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
+use omar_schemas::units::Bytes;
+use omar_stages::ops::probe::Spectrogram;
+use omar_stages::storage::StorageError;
 use serde_json::Value;
 
 use super::chart::{self, Chart, Curve, Look, Scale};
@@ -16,7 +21,7 @@ const CHART: (f64, f64) = (570.0, 290.0);
 const BARS: usize = 60;
 
 /// All sections, a task after the other.
-pub(super) fn sections(html: &mut String, evaluations: &[Evaluation]) {
+pub(super) fn sections(html: &mut String, evaluations: &[Evaluation], spectrograms: &Spectrograms) {
     for (task, all) in table::by_task(evaluations) {
         let dataset = all[0].details["dataset"].as_str().unwrap_or_default();
         let _infallible =
@@ -26,10 +31,12 @@ pub(super) fn sections(html: &mut String, evaluations: &[Evaluation]) {
         let _infallible = writeln!(
             html,
             "<p class=\"soft\">Test recordings; the task is judged by {} ({better}). The layer is the one that is best on \
-             the validation recordings. Intervals are 95 % by bootstrap over test recordings.</p>",
-            escape(metric)
+             the validation recordings. {}</p>",
+            escape(metric),
+            uncertainty(&all)
         );
         table(html, &table::of_task(&all));
+        folds(html, &all);
         published(html, task);
         html.push_str("</section>\n");
         html.push_str("<section>\n<h3>Layers</h3>\n<div class=\"charts\">\n");
@@ -40,16 +47,35 @@ pub(super) fn sections(html: &mut String, evaluations: &[Evaluation]) {
             html.push_str(&svg);
         }
         html.push_str("</div>\n</section>\n");
+        shown(html, task, &all, spectrograms);
         for evaluation in &all {
             classes(html, evaluation);
         }
         for evaluation in &all {
             confusion(html, evaluation);
         }
-        for evaluation in &all {
-            shown(html, evaluation);
-        }
         coverage(html, &all);
+    }
+}
+
+/// What stands behind `±` and the intervals.
+fn uncertainty(all: &[&Evaluation]) -> String {
+    let folds = all.iter().filter_map(|evaluation| evaluation.details["folds"].as_u64()).max();
+    match folds {
+        Some(folds) => format!("Figures are means over {folds} folds; ± is the deviation from fold to fold."),
+        None => "Intervals are 95 % by bootstrap over test recordings.".to_owned(),
+    }
+}
+
+/// A table per representation, closed at first.
+fn folds(html: &mut String, all: &[&Evaluation]) {
+    for evaluation in all {
+        if let Some(own) = table::of_folds(evaluation) {
+            let name = escape(&evaluation.spec.input);
+            let _infallible = writeln!(html, "<details><summary>Folds of {name}</summary>");
+            table(html, &own);
+            html.push_str("</details>\n");
+        }
     }
 }
 
@@ -220,17 +246,38 @@ fn confusion(html: &mut String, evaluation: &Evaluation) {
     );
 }
 
-/// Annotations and answers over time.
-fn shown(html: &mut String, evaluation: &Evaluation) {
-    let shown = evaluation.details["shown"].as_array().map_or(&[][..], Vec::as_slice);
-    if shown.is_empty() {
+/// Spectrograms of recordings, by task and name: a probe of features draws them, the answers of all stand below them.
+pub(super) type Spectrograms = BTreeMap<(String, String), Spectrogram>;
+
+/// What the probes of a run have drawn.
+pub(super) fn spectrograms(folder: &Path, evaluations: &[Evaluation]) -> Result<Spectrograms, StorageError> {
+    let mut all = Spectrograms::new();
+    for evaluation in evaluations {
+        for (recording, own) in Spectrogram::read(&folder.join(&evaluation.node))? {
+            all.insert((evaluation.spec.task.clone(), recording), own);
+        }
+    }
+    Ok(all)
+}
+
+/// Annotations over time, with the answers of every representation below them.
+fn shown(html: &mut String, task: &str, all: &[&Evaluation], spectrograms: &Spectrograms) {
+    let mut recordings: BTreeMap<&str, Vec<timeline::Answered<'_>>> = BTreeMap::new();
+    for evaluation in all {
+        for own in evaluation.details["shown"].as_array().into_iter().flatten() {
+            let name = own["recording"].as_str().unwrap_or_default();
+            recordings.entry(name).or_default().push((&evaluation.spec.input, own));
+        }
+    }
+    if recordings.is_empty() {
         return;
     }
-    let _infallible = writeln!(html, "<section>\n<h3>{}: annotated and answered</h3>", escape(&evaluation.spec.input));
-    for recording in shown {
-        let name = escape(recording["recording"].as_str().unwrap_or_default());
-        let picture = timeline::draw(recording);
-        let _infallible = writeln!(html, "<figure><figcaption>{name}</figcaption>\n{picture}</figure>");
+    let legend = timeline::legend(task);
+    let _infallible = writeln!(html, "<section>\n<h3>Annotated and answered</h3>\n{legend}");
+    for (name, answers) in recordings {
+        let spectrogram = spectrograms.get(&(task.to_owned(), name.to_owned()));
+        let picture = timeline::draw(task, &answers, spectrogram);
+        let _infallible = writeln!(html, "<figure><figcaption>{}</figcaption>\n{picture}</figure>", escape(name));
     }
     html.push_str("</section>\n");
 }
@@ -274,6 +321,12 @@ fn coverage(html: &mut String, all: &[&Evaluation]) {
     };
     let leaks = details["leaks"].as_array().into_iter().flatten().map(leak);
     list(html, "The same recording in two splits", leaks.collect());
+    let filed = |evaluation: &&&Evaluation| evaluation.details["vectors"][1].as_u64().is_some_and(|bytes| bytes > 0);
+    let sizes = |evaluation: &&Evaluation| {
+        let bytes = |place: usize| Bytes(evaluation.details["vectors"][place].as_u64().unwrap_or(0));
+        format!("{} ({} held, {} in a file)", escape(&evaluation.spec.input), bytes(0), bytes(1))
+    };
+    list(html, "Vectors beyond the limit of memory", all.iter().filter(filed).map(sizes).collect());
     html.push_str("</section>\n");
 }
 

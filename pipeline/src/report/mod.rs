@@ -6,7 +6,7 @@
 //! | [`page`] | the page |
 //! | [`chart`] | curves over steps |
 //! | [`evaluation`] | what probes found |
-//! | [`timeline`] | annotations and answers over time |
+//! | [`timeline`] | spectrograms with annotations and answers over time |
 //! | [`crops`] | held-out crops with tokens, masks and answers |
 //! | [`png`] | pixels to PNG |
 //!
@@ -28,6 +28,7 @@ use omar_stages::ops::dataset::DATASET_FILE;
 use omar_stages::storage::{EXAMPLES_FILE, PredictedCrops, StorageError, TrackFile};
 use serde_json::Value;
 
+use self::evaluation::Spectrograms;
 use crate::codebooks::{self, CodebookHealth};
 use crate::evaluation::Evaluation;
 use crate::files::{WriteError, write_text};
@@ -72,6 +73,7 @@ struct Run {
     rejects: BTreeMap<String, Rejects>,
     trainings: Vec<Training>,
     evaluations: Vec<Evaluation>,
+    spectrograms: Spectrograms,
     /// What `dataset` nodes found, by node.
     datasets: Vec<(String, Value)>,
 }
@@ -121,6 +123,7 @@ impl Run {
                 trainings.push(Training { node: node.clone(), log, examples });
             }
         }
+        let evaluations = crate::evaluation::read(folder, &nodes)?;
         Ok(Self {
             manifest,
             plan,
@@ -128,7 +131,8 @@ impl Run {
             codebooks: codebooks::read(&folder.join(codebooks::TABLE_FILE))?,
             rejects: rejects(&folder.join("quarantine"))?,
             trainings,
-            evaluations: crate::evaluation::read(folder, &nodes)?,
+            spectrograms: evaluation::spectrograms(folder, &evaluations)?,
+            evaluations,
             datasets: datasets(folder, &nodes)?,
             // The same page wherever it is asked for from.
             folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),

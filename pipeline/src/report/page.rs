@@ -37,7 +37,7 @@ pub(super) fn page(run: &Run) -> String {
         curves_section(&mut html, training);
         examples_section(&mut html, training);
     }
-    evaluation::sections(&mut html, &run.evaluations);
+    evaluation::sections(&mut html, &run.evaluations, &run.spectrograms);
     evaluation::datasets(&mut html, &run.datasets);
     codebooks_section(&mut html, run, &name);
     rejects_section(&mut html, run);

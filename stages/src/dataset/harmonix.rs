@@ -130,6 +130,7 @@ pub(super) fn sections(
 mod tests {
     use omar_schemas::Split;
 
+    use super::super::folds::Fold;
     use super::super::kinds::{Draw, Layout};
     use super::super::sample::Folder;
     use super::*;
@@ -235,9 +236,9 @@ mod tests {
             assert!(problems.iter().any(|problem| problem == expected), "{expected}: {problems:#?}");
         }
         params.splits = Some(folder.text("splits/8-folds.split"));
-        params.fold = Some(2);
+        params.fold = Some(Fold::One(2));
         assert_eq!(splits(&params).0, [Some(Split::Valid), Some(Split::Test)]);
-        params.fold = Some(3);
+        params.fold = Some(Fold::One(3));
         assert!(params.open().expect_err("no such fold").to_string().contains("one of the 3 folds"));
         params.fold = None;
         assert!(

@@ -2,7 +2,7 @@
 //!
 //! [`DatasetParams`] names a layout, a task and the places of its files; [`DatasetParams::open`] gives a [`Dataset`].
 //! One file per layout knows where that data set keeps things and what it calls them; everything else is shared:
-//! `text` and `table` read files, `audio` finds recordings, `split` assigns uses, `offsets` moves annotations that
+//! `text` and `table` read files, `audio` finds recordings, `split` assigns uses, `folds` does so several times, `offsets` moves annotations that
 //! belong to another master, `leak` looks for recordings on both sides of a split.
 //!
 //! Nothing is dropped in silence. A row that cannot be used is a [`Problem`] with its file and line, a recording that
@@ -14,6 +14,7 @@ mod audio;
 mod billboard;
 mod error;
 mod find;
+mod folds;
 mod functions;
 mod generic;
 pub mod gtzan;
@@ -41,6 +42,7 @@ mod real;
 mod sample;
 
 pub use error::{DatasetError, Problem, ProblemKind};
+pub use folds::{Fold, Folded};
 pub use functions::{FUNCTIONS, function};
 pub use kinds::{All, Draw, Format, Layout, Sections, Task, Variant};
 pub use leak::{Leak, Shared, audio_leaks, leaks};

@@ -233,6 +233,41 @@ mod tests {
         assert_eq!(bools.data, Data::Numbers(vec![1., 0.]));
     }
 
+    /// Written by NumPy 2.4 in the forms that splits and tags of MagnaTagATune are passed around in:
+    /// `numpy.save(name, array)` of texts, of objects (`dtype=object`), of a matrix in either order.
+    macro_rules! written {
+        ($name:literal) => {
+            include_bytes!(concat!("numpy/", $name, ".npy"))
+        };
+    }
+
+    #[test]
+    fn what_numpy_writes_is_read() {
+        let rows = [
+            "0\tf/american_bach_soloists-j_s__bach_solo_cantatas-01-aria-30-59.mp3".to_owned(),
+            "12\t2/h\u{e9}-x-0-29.mp3".to_owned(),
+        ];
+        let read = |bytes: &[u8]| parse(bytes).expect("an array");
+        assert_eq!(read(written!("split_unicode")), Array { shape: vec![2], data: Data::Text(rows.to_vec()) });
+        let tags = ["guitar", "female voice", "metal"].map(str::to_owned).to_vec();
+        assert_eq!(read(written!("tags")), Array { shape: vec![3], data: Data::Text(tags) });
+        let matrix = Array { shape: vec![2, 3], data: Data::Numbers(vec![1., 0., 0., 0., 1., 1.]) };
+        assert_eq!((read(written!("binary")), read(written!("binary_fortran"))), (matrix.clone(), matrix));
+        assert_eq!(read(written!("scalar")), Array { shape: vec![], data: Data::Text(vec!["guitar".to_owned()]) });
+    }
+
+    #[test]
+    fn objects_that_numpy_pickled_are_refused_with_the_way_out() {
+        for bytes in [&written!("split_objects")[..], written!("split_pairs_objects")] {
+            let message = parse(bytes).expect_err("it is refused");
+            assert_eq!(
+                message,
+                "holds pickled Python objects, which can run any code when they are read; hint: save it again as text, \
+                 numpy.save(path, array.astype(str))"
+            );
+        }
+    }
+
     #[test]
     fn what_cannot_be_read_is_said() {
         let message = |bytes: &[u8]| parse(bytes).expect_err("it is refused");

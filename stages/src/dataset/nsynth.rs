@@ -181,6 +181,50 @@ mod tests {
         assert_eq!(params.files().expect("files").len(), 2);
     }
 
+    /// An entry with everything that the published file has, indented as it is there.
+    const WHOLE: &str = r#"{
+    "bass_synthetic_033-022-050": {
+        "note": 201034,
+        "sample_rate": 16000,
+        "instrument_family": 0,
+        "qualities": [0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        "instrument_source_str": "synthetic",
+        "note_str": "bass_synthetic_033-022-050",
+        "instrument_family_str": "bass",
+        "instrument_str": "bass_synthetic_033",
+        "pitch": 22,
+        "instrument": 417,
+        "velocity": 50,
+        "instrument_source": 2,
+        "qualities_str": ["dark"]
+    },
+    "synth_lead_synthetic_003-108-127": {
+        "qualities_str": [],
+        "note": 1,
+        "pitch": 108,
+        "instrument_str": "synth_lead_synthetic_003",
+        "instrument_family_str": "synth_lead",
+        "instrument_source_str": "synthetic"
+    }
+}
+"#;
+
+    #[test]
+    fn an_entry_as_published_is_read() {
+        let folder = Folder::new(&[
+            ("nsynth-valid/examples.json", WHOLE.as_bytes()),
+            ("audio/nsynth-valid/audio/bass_synthetic_033-022-050.wav", b""),
+            ("audio/nsynth-valid/audio/synth_lead_synthetic_003-108-127.wav", b""),
+        ]);
+        for (task, expected) in [(Task::Pitch, ["22", "108"]), (Task::Tagging, ["bass", "synth_lead"])] {
+            let dataset = folder.params(Layout::Nsynth, task, "nsynth-valid").open().expect("a data set");
+            let found: Vec<&str> = dataset.tracks.iter().map(|track| track.labels[0].value.as_str()).collect();
+            assert_eq!((found, dataset.problems), (expected.to_vec(), Vec::new()));
+            assert_eq!(dataset.tracks.iter().filter(|track| track.split == Some(Split::Valid)).count(), 2);
+            assert_eq!(dataset.tracks[1].group.as_deref(), Some("synth_lead_synthetic_003"));
+        }
+    }
+
     #[test]
     fn one_part_is_enough_and_none_is_not() {
         let folder = folder();

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::DatasetError;
+use super::folds::Fold;
 use super::kinds::{All, Draw, Format, Layout, Sections, Task, Variant};
 
 /// Parameters of a data set.
@@ -28,9 +29,9 @@ pub struct DatasetParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub splits: Option<String>,
     /// Which fold is the test set, where `splits` numbers folds (the next one is the validation set); which of the five
-    /// splits of PianoSyllabus, by default 0.
+    /// splits of PianoSyllabus, by default 0. `all`: each in turn, and figures are means over them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fold: Option<u32>,
+    pub fold: Option<Fold>,
     /// Draws a split for the recordings that nothing else gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draw: Option<Draw>,

@@ -6,11 +6,13 @@
 //! Ramoneda et al., arXiv 2403.03947.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use omar_schemas::Split;
 
 use super::audio::{composed, stem};
 use super::error::{DatasetError, ProblemKind};
+use super::folds::Fold;
 use super::json;
 use super::open::Reading;
 use super::params::DatasetParams;
@@ -33,12 +35,19 @@ struct Entry {
     grade: i64,
 }
 
+/// How many splits a file has; they are numbered from 0.
+pub(super) fn folds(path: &Path) -> Result<u32, DatasetError> {
+    let mut folds = BTreeSet::new();
+    json::entries(path, 3, &mut |keys, _: i64, _| folds.extend(keys.first().cloned()))?;
+    Ok((0..).take_while(|fold: &u32| folds.contains(&fold.to_string())).count() as u32)
+}
+
 pub(super) fn read(params: &DatasetParams, reading: &mut Reading) -> Result<(), DatasetError> {
     let path = params.annotations();
     if path.is_dir() {
         return Err(DatasetError::file(&path, None, "expected a file such as `split_audio.json`, found a folder"));
     }
-    let fold = params.fold.unwrap_or(0).to_string();
+    let fold = params.fold.map_or(0, Fold::number).to_string();
     let mut entries = Vec::new();
     json::entries(&path, 3, &mut |keys, grade: i64, line| {
         let [fold, split, piece] = keys else { return };
@@ -140,9 +149,9 @@ mod tests {
             "`s.json`: `F` is in no split; hint: `draw` gives one to tracks that no list names",
         ];
         assert_eq!(problems, expected);
-        params.fold = Some(1);
+        params.fold = Some(Fold::One(1));
         assert_eq!(params.open().expect("a data set").tracks[0].labels[0].value, "3");
-        params.fold = Some(5);
+        params.fold = Some(Fold::One(5));
         assert_eq!(params.open().expect_err("no such split").to_string(), "`fold`: expected one of `0`, `1`, found 5");
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::error::ProblemKind;
+use super::folds::Fold;
 use super::functions::function;
 use super::kinds::{All, Draw, Layout, Sections, Task, Variant};
 use super::params::DatasetParams;
@@ -78,7 +79,7 @@ fn harmonix_lists_of_beat_this() {
     params.splits = Some(lists.join("8-folds.split").display().to_string());
     let mut tested = 0;
     for fold in 0..8 {
-        params.fold = Some(fold);
+        params.fold = Some(Fold::One(fold));
         let [train, valid, test, none] = splits(&params.read().expect("a data set"));
         assert_eq!((train + valid + test, none), (911, 1));
         tested += test;
@@ -282,7 +283,7 @@ fn pianosyllabus() {
     let path = "pianosyllabus/split_audio.json";
     let Some(mut params) = params(&folder, Layout::Pianosyllabus, Task::Difficulty, path) else { return };
     for fold in 0..5 {
-        params.fold = Some(fold);
+        params.fold = Some(Fold::One(fold));
         let dataset = params.read().expect("a data set");
         assert_eq!((dataset.coverage.listed, splits(&dataset)), (7_901, [4_736, 1_576, 1_589, 0]));
         assert_eq!(wrong(&dataset), [""; 0]);

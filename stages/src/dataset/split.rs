@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use omar_schemas::Split;
 
 use super::error::{DatasetError, Problem, ProblemKind};
+use super::folds::Fold;
 use super::kinds::Draw;
 use super::open::{Entry, Named, Names, Reading, unknown};
 use super::params::DatasetParams;
+use super::track::Track;
 use super::{find, npy, text};
 use crate::seed;
 
@@ -30,7 +32,7 @@ pub(super) fn assign(params: &DatasetParams, names: &Names, reading: &mut Readin
         return Ok(());
     }
     if let Some(path) = params.splits.as_ref().map(Path::new) {
-        let listed = read(path, params.fold, &mut reading.problems)?;
+        let listed = read(path, params.fold.map(Fold::number), &mut reading.problems)?;
         follow(listed, names, reading);
     }
     if let Some(draw) = params.draw {
@@ -38,14 +40,22 @@ pub(super) fn assign(params: &DatasetParams, names: &Names, reading: &mut Readin
             track.split = Some(drawn(draw, track.group.as_deref().unwrap_or(&track.id)));
         }
     }
-    let mut problems = Vec::new();
-    for Entry { track, .. } in reading.entries.iter().filter(|entry| entry.track.split.is_none()) {
+    let tracks = reading.entries.iter().map(|entry| &entry.track);
+    name_those_without(params, tracks, &mut reading.problems);
+    Ok(())
+}
+
+/// Names the tracks that have no split.
+pub(super) fn name_those_without<'a>(
+    params: &DatasetParams,
+    tracks: impl IntoIterator<Item = &'a Track>,
+    problems: &mut Vec<Problem>,
+) {
+    for track in tracks.into_iter().filter(|track| track.split.is_none()) {
         let path = params.splits.as_ref().map(PathBuf::from).or_else(|| track.sources.first().cloned());
         let message = format!("`{}` is in no split; hint: `draw` gives one to tracks that no list names", track.id);
         problems.push(Problem::new(ProblemKind::NoSplit, path.unwrap_or_default(), None, message));
     }
-    reading.problems.append(&mut problems);
-    Ok(())
 }
 
 /// The split of a group.
@@ -149,6 +159,17 @@ pub(super) fn read(path: &Path, fold: Option<u32>, problems: &mut Vec<Problem>) 
 fn named(row: &str) -> &str {
     let columns = || row.split('\t').map(str::trim);
     columns().find(|column| column.contains('/')).or_else(|| columns().next()).unwrap_or(row)
+}
+
+/// How many folds a list numbers; 0 where it names splits.
+pub(super) fn folds(path: &Path) -> Result<u32, DatasetError> {
+    if path.is_dir() {
+        let message = format!("expected a list of numbered folds, found the folder `{}`", path.display());
+        return Err(DatasetError::param("fold", message));
+    }
+    let text = text::read(path, &mut Vec::new())?;
+    let last = |(_, row): (u64, &str)| row.rsplit(['\t', ',', ' ']).next()?.trim().trim_matches('"').parse().ok();
+    Ok(text::rows(&text).filter_map(last).max().map_or(0, |last: u32| last + 1))
 }
 
 /// A list of names with their splits or folds.

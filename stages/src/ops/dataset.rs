@@ -5,7 +5,8 @@
 //! meet. So embeddings know nothing of labels and splits, and one cache of them serves every task; and where an annotation
 //! changes, labels alone do.
 //!
-//! Several data sets may stand in one node, to train on one and test on another. What is wrong with them (audio that is
+//! Several data sets may stand in one node, to train on one and test on another. Where a set is split several times,
+//! `fold: all` gives every recording its split in each of the folds, and a probe runs them one after the other. What is wrong with them (audio that is
 //! missing, lines that say nothing, recordings in two splits) is written to `dataset.json` in the folder of the node.
 
 use std::collections::HashMap;
@@ -14,13 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
-use omar_schemas::{Edge, Labels, LabelsSpec, Origin, TrackId};
+use omar_schemas::{Edge, Labels, LabelsSpec, Origin, Split, TrackId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::files::name;
-use crate::dataset::{self, DatasetParams, Leak, Problem, ProblemKind, Shared, Task, Track};
+use crate::dataset::{self, DatasetParams, Folded, Leak, Problem, ProblemKind, Shared, Task, Track};
 use crate::error::{BindError, StageError};
 use crate::score::chord::Chord;
 use crate::stage::{
@@ -48,13 +49,16 @@ pub struct DatasetStageParams {
 pub struct Dataset {
     params: DatasetStageParams,
     schema: SchemaRef,
+    /// Folds, where there are several.
+    folds: Option<u32>,
     opened: Mutex<Option<Arc<Opened>>>,
 }
 
 /// The data sets, read.
 #[derive(Debug)]
 struct Opened {
-    tracks: HashMap<TrackId, Track>,
+    /// With their splits in every fold.
+    tracks: HashMap<TrackId, (Track, Vec<Option<Split>>)>,
     listed: Vec<Recording>,
     description: serde_json::Value,
 }
@@ -85,9 +89,26 @@ impl StageKind for Dataset {
         layouts.dedup();
         // The tags and their order are constants of the edge: they are what the annotations list.
         let classes = if first.task == Task::Tagging { tags(&params.sets)? } else { None };
-        let spec = LabelsSpec { task: first.task.as_str().to_owned(), dataset: layouts.join("+"), classes };
-        Ok(Self { schema: Labels::schema(&spec), params, opened: Mutex::default() })
+        let folds = folds(&params.sets)?;
+        let spec = LabelsSpec { task: first.task.as_str().to_owned(), dataset: layouts.join("+"), classes, folds };
+        Ok(Self { schema: Labels::schema(&spec), params, folds, opened: Mutex::default() })
     }
+}
+
+/// How many folds the sets have, which must be equally many in all that are to be run in all folds.
+fn folds(sets: &[DatasetParams]) -> Result<Option<u32>, BindError> {
+    let mut folds = None;
+    for (index, set) in sets.iter().enumerate() {
+        let refused = |message: String| BindError::param(format!("sets.{index}.fold"), message);
+        let own = set.folds().map_err(|error| refused(error.to_string()))?;
+        match (folds, own) {
+            (Some(folds), Some(own)) if folds != own => {
+                return Err(refused(format!("expected {folds} folds as in the data sets before it, found {own}")));
+            }
+            _ => folds = folds.or(own),
+        }
+    }
+    Ok(folds)
 }
 
 /// The tags of all sets, in the order in which they list them.
@@ -116,7 +137,7 @@ impl Stage for Dataset {
             std::fs::create_dir_all(folder).map_err(|error| StageError::io(folder, error))?;
             write_durably(&folder.join(DATASET_FILE), format!("{:#}\n", opened.description).as_bytes())?;
         }
-        Ok(Box::new(ReadLabels { opened, schema: self.schema.clone() }))
+        Ok(Box::new(ReadLabels { opened, schema: self.schema.clone(), folds: self.folds.is_some() }))
     }
 
     fn source(&self) -> Option<&dyn Source> {
@@ -137,35 +158,37 @@ impl Dataset {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         match &*opened {
             Some(opened) => Ok(opened.clone()),
-            None => Ok(opened.insert(Arc::new(Opened::read(&self.params)?)).clone()),
+            None => Ok(opened.insert(Arc::new(Opened::read(&self.params, self.folds)?)).clone()),
         }
     }
 }
 
 impl Opened {
-    fn read(params: &DatasetStageParams) -> Result<Self, StageError> {
+    fn read(params: &DatasetStageParams, folds: Option<u32>) -> Result<Self, StageError> {
         let (mut tracks, mut listed) = (HashMap::new(), Vec::new());
-        let (mut described, mut all) = (Vec::new(), Vec::new());
+        let (mut described, mut all, mut all_splits) = (Vec::new(), Vec::new(), Vec::new());
         for set in &params.sets {
-            let mut read = set.open().map_err(|error| StageError::Failed(error.to_string()))?;
+            let opened = set.open_folds(folds.unwrap_or(1)).map_err(|error| StageError::Failed(error.to_string()))?;
+            let Folded { dataset: mut read, splits } = opened;
             check_chords(set, &mut read)?;
             described.push(json!({
                 "layout": set.layout, "coverage": read.coverage, "classes": read.classes,
                 "problems": read.problems.len(), "first_problems": &read.problems[..read.problems.len().min(LISTED)],
-                "leaks": described_leaks(&dataset::leaks(&read.tracks)),
+                "leaks": described_leaks(&leaks(&read.tracks, &splits)),
             }));
             all.extend(read.tracks.iter().cloned());
-            for track in read.tracks.into_iter().filter(|track| !track.labels.is_empty()) {
+            all_splits.extend(splits.iter().cloned());
+            for (track, splits) in read.tracks.into_iter().zip(splits).filter(|(track, _)| !track.labels.is_empty()) {
                 let Some(split) = track.split else { continue };
                 let path = below(&params.root, &Path::new(&set.audio).join(&track.audio));
-                let (track_id, identity) = (TrackId::of(&path, 0), identity(&track));
-                if let Some(other) = tracks.get(&track_id) {
+                let (track_id, identity) = (TrackId::of(&path, 0), identity(&track, folds.map(|_| &splits[..])));
+                if let Some((other, _)) = tracks.get(&track_id) {
                     let other: &Track = other;
                     let message = format!("`{path}` is annotated twice: as `{}` and as `{}`", other.id, track.id);
                     return Err(StageError::Failed(message));
                 }
                 listed.push(Recording { track_id, path, split, bytes: 0, identity, content: false });
-                tracks.insert(track_id, track);
+                tracks.insert(track_id, (track, splits));
             }
         }
         if tracks.is_empty() {
@@ -174,7 +197,7 @@ impl Opened {
             )));
         }
         // Of several data sets only songs have names in common.
-        let mut songs = dataset::leaks(&all);
+        let mut songs = leaks(&all, &all_splits);
         songs.retain(|leak| leak.shared == Shared::Group);
         let description = json!({"sets": described, "songs_in_two_splits": described_leaks(&songs)});
         Ok(Self { tracks, listed, description })
@@ -203,6 +226,20 @@ fn check_chords(set: &DatasetParams, read: &mut dataset::Dataset) -> Result<(), 
     Ok(())
 }
 
+/// Leaks in any of the folds, each once.
+fn leaks(tracks: &[Track], splits: &[Vec<Option<Split>>]) -> Vec<Leak> {
+    let (mut found, mut tracks): (Vec<Leak>, Vec<Track>) = (Vec::new(), tracks.to_vec());
+    for fold in 0..splits.first().map_or(0, Vec::len) {
+        tracks.iter_mut().zip(splits).for_each(|(track, splits)| track.split = splits[fold]);
+        for leak in dataset::leaks(&tracks) {
+            if !found.iter().any(|known| (known.shared, &known.key) == (leak.shared, &leak.key)) {
+                found.push(leak);
+            }
+        }
+    }
+    found
+}
+
 /// What several splits have in common: what it is, its name, and the recordings.
 fn described_leaks(leaks: &[Leak]) -> Vec<serde_json::Value> {
     let tracks =
@@ -218,9 +255,12 @@ fn below(root: &Path, path: &Path) -> String {
     name(path.strip_prefix(&root).unwrap_or(&path))
 }
 
-/// Changes with anything that is said about a recording.
-fn identity(track: &Track) -> u64 {
+/// Changes with anything that is said about a recording, and with what it is used for in any of several folds.
+fn identity(track: &Track, folds: Option<&[Option<Split>]>) -> u64 {
     let mut hasher = blake3::Hasher::new();
+    for split in folds.into_iter().flatten() {
+        hasher.update(split.map_or("-", Split::as_str).as_bytes()).update(b" ");
+    }
     for label in &track.labels {
         for time in [label.start, label.end] {
             hasher.update(&time.map_or(u64::MAX, f64::to_bits).to_le_bytes());
@@ -235,17 +275,22 @@ fn identity(track: &Track) -> u64 {
 struct ReadLabels {
     opened: Arc<Opened>,
     schema: SchemaRef,
+    /// Whether there is a column with the splits of several folds.
+    folds: bool,
 }
 
 impl Operator for ReadLabels {
     fn push(&mut self, _: Port, batch: &RecordBatch, out: &mut dyn Output) -> Result<Progress, StageError> {
         for row in 0..batch.num_rows() {
             let origin = Origin::read(batch, row)?;
-            let Some(track) = self.opened.tracks.get(&origin.track_id) else { continue };
+            let Some((track, splits)) = self.opened.tracks.get(&origin.track_id) else { continue };
             let mut columns = origin.columns(track.labels.len());
             columns.push(Arc::new(track.labels.iter().map(|label| label.start).collect::<Float64Array>()));
             columns.push(Arc::new(track.labels.iter().map(|label| label.end).collect::<Float64Array>()));
             columns.push(Arc::new(StringArray::from_iter_values(track.labels.iter().map(|label| &label.value))));
+            if self.folds {
+                columns.push(Labels::splits_column(splits, track.labels.len()));
+            }
             out.emit(RecordBatch::try_new(self.schema.clone(), columns)?);
         }
         Ok(Progress::Idle)

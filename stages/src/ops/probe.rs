@@ -6,26 +6,38 @@
 //! dropout; those of `test` are scored. The split is that of the labels.
 //!
 //! Beside its rows the node writes `details.json` (confusions, curves, coverage, leaks) and `predictions.parquet` into its
-//! folder, for the report. Vectors are held in memory, 4 bytes a value: for tasks of recordings one per recording, for
-//! tasks of frames all of them (an hour of 25 Hz and 512 values is 184 MB per layer; `rate` makes it less).
+//! folder, for the report; a probe of features adds small spectrograms of the recordings that it shows.
+//!
+//! Vectors are 4 bytes a value: for tasks of recordings one per recording, for tasks of frames all of them (an hour of 25
+//! Hz and 512 values is 184 MB per layer; `rate` makes it less). They are held in memory up to `memory`; what comes after
+//! it is put aside in a file in the folder of the node and read as it is needed, with the same results to the last bit.
+//!
+//! Where the labels come with several folds, each is run, and figures are means over them.
 
+mod bench;
 mod collect;
 mod details;
 mod kept;
 mod run;
+mod shown;
+mod spectrogram;
+mod store;
 mod vectors;
+mod windows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use omar_schemas::units::Bytes;
 use omar_schemas::{Edge, Embeddings, Features, Labels, LabelsSpec, Results, ResultsSpec, edge_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::collect::Collector;
 pub use self::details::{DETAILS_FILE, PREDICTIONS_FILE};
+pub use self::spectrogram::{SPECTROGRAMS_FILE, Spectrogram};
 use self::vectors::{Pool, Source};
 use crate::error::{BindError, StageError};
 use crate::probe::fit::FitConfig;
@@ -54,7 +66,8 @@ pub struct ProbeParams {
     /// for structure. Features need one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Seconds of a recording that are one training example, for tasks of frames.
+    /// Seconds of a recording that are one training example, for tasks of frames. In `standard` they follow one another;
+    /// in `published` they overlap, and are drawn at random.
     #[serde(default = "default_window")]
     pub window_s: f64,
     /// Width of the hidden layers.
@@ -72,6 +85,9 @@ pub struct ProbeParams {
     /// Settings to try; the best on `valid` is taken, for every layer on its own.
     #[serde(default)]
     pub search: SearchParams,
+    /// Memory for vectors, such as `4GiB`; what does not fit waits in a file. The results are the same.
+    #[serde(default = "default_memory")]
+    pub memory: Bytes,
     /// Folder that keeps fitted probes: one whose examples, settings and random numbers are the same is taken from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<PathBuf>,
@@ -138,6 +154,10 @@ fn default_hidden() -> usize {
 
 fn default_depth() -> usize {
     2
+}
+
+fn default_memory() -> Bytes {
+    Bytes(4 << 30)
 }
 
 fn default_repeats() -> u64 {
@@ -338,7 +358,7 @@ impl Stage for Probe {
 
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         Ok(Box::new(ProbeOperator {
-            collector: Collector::new(self.plan.clone()),
+            collector: Collector::new(self.plan.clone(), context.run_dir.as_deref()),
             plan: self.plan.clone(),
             context: context.clone(),
             schema: self.schema.clone(),

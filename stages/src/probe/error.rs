@@ -44,6 +44,14 @@ pub enum ProbeError {
         /// Completed updates.
         step: u64,
     },
+    /// Vectors that were put aside in a file cannot be read back.
+    #[error("vectors in `{}`: {source}", path.display())]
+    Vectors {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A matrix product failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

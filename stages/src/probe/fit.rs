@@ -46,8 +46,17 @@ pub trait Examples {
         self.len() == 0
     }
 
-    /// Appends the rows of example `index` and their targets: `(n, inputs)` and `(n, outputs)`, for any n.
-    fn append(&self, index: usize, rows: &mut Vec<f32>, targets: &mut Vec<f32>);
+    /// Whether an example is another each time it is drawn, so that a minibatch may hold it several times.
+    fn vary(&self) -> bool {
+        false
+    }
+
+    /// Appends the rows of example `index` and their targets: `(n, inputs)` and `(n, outputs)`, for any n. `draw` counts
+    /// the examples of the training from 0: what varies depends on it.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    fn append(&self, index: usize, draw: u64, rows: &mut Vec<f32>, targets: &mut Vec<f32>) -> Result<(), ProbeError>;
 }
 
 /// A look at the validation split.
@@ -102,11 +111,12 @@ pub fn fit(
     let (mut looks, mut losses): (Vec<Look>, Vec<f64>) = (Vec::new(), Vec::new());
     let mut best: Option<(Look, HashMap<String, Tensor>)> = None;
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    let batch = if examples.vary() { config.batch } else { config.batch.min(examples.len()) };
     for step in 0..config.steps {
         rows.clear();
         targets.clear();
-        for _ in 0..config.batch.min(examples.len()) {
-            examples.append(order.next(), &mut rows, &mut targets);
+        for draw in step * batch as u64..(step + 1) * batch as u64 {
+            examples.append(order.next(), draw, &mut rows, &mut targets)?;
         }
         let pass = Pass::train(Form::for_device(device), seed, step);
         let (loss, gradients) = gradients(&mlp, objective, &rows, &targets, pass)?;
@@ -221,9 +231,10 @@ mod tests {
             self.0.len()
         }
 
-        fn append(&self, index: usize, rows: &mut Vec<f32>, targets: &mut Vec<f32>) {
+        fn append(&self, index: usize, _: u64, rows: &mut Vec<f32>, targets: &mut Vec<f32>) -> Result<(), ProbeError> {
             rows.extend(self.0[index].0);
             targets.push(self.0[index].1);
+            Ok(())
         }
     }
 
@@ -275,9 +286,10 @@ mod tests {
             fn len(&self) -> usize {
                 1
             }
-            fn append(&self, _: usize, rows: &mut Vec<f32>, targets: &mut Vec<f32>) {
+            fn append(&self, _: usize, _: u64, rows: &mut Vec<f32>, targets: &mut Vec<f32>) -> Result<(), ProbeError> {
                 rows.push(1.0);
                 targets.push(f32::INFINITY);
+                Ok(())
             }
         }
         let network = MlpConfig { inputs: 1, hidden: 2, layers: 2, outputs: 1, dropout: 0.0 };

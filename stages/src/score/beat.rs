@@ -90,6 +90,11 @@ pub fn f_measure(reference: &[f64], estimate: &[f64], window: f64) -> Result<f64
     Ok(matching::f_measure(hits / estimate.len() as f64, hits / reference.len() as f64, 1.0))
 }
 
+/// The beats of both sides that stand for one another, at most `window` seconds apart: pairs of indices. Both ascend.
+pub fn matches(reference: &[f64], estimate: &[f64], window: f64) -> Vec<(usize, usize)> {
+    matching::matches(reference, estimate, window)
+}
+
 /// The annotated beats, off-beats, double tempo, and half tempo from the first and the second beat.
 fn variations(reference: &[f64]) -> [Vec<f64>; 5] {
     let mut double = Vec::with_capacity(2 * reference.len());

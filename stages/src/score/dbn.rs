@@ -10,6 +10,10 @@ const TEMPI: (f64, f64) = (55.0, 215.0);
 const TRANSITION_LAMBDA: f64 = 100.0;
 /// Of a beat, the first share of 1 / this are states that see a beat.
 const OBSERVATION_LAMBDA: usize = 16;
+/// Lengths of beats that bars are made of, at most: where frames allow more, they are spaced evenly in logarithm.
+const BAR_LENGTHS: usize = 60;
+/// Bars are looked for from the first to the last frame whose activation reaches this, unless told otherwise.
+const BAR_THRESHOLD: f64 = 0.05;
 /// Transitions less likely than this do not happen.
 const LEAST: f64 = f64::EPSILON;
 
@@ -26,8 +30,10 @@ pub struct BeatDecoder {
 #[derive(Debug, Clone)]
 pub struct BarDecoder {
     rate: f64,
-    /// Beats in a bar that are considered.
-    bars: Vec<(usize, Space)>,
+    /// A model for each number of beats in a bar that is considered.
+    bars: Vec<Space>,
+    /// Frames before the first and after the last activation that reaches this are not looked at.
+    pub threshold: f64,
 }
 
 /// The states: for every length of a beat, and for bars for every beat, the frames of it.
@@ -46,8 +52,7 @@ struct Space {
 
 impl Space {
     fn new(rate: f64, beats: usize) -> Self {
-        let frames = |tempo: f64| (60.0 * rate / tempo).round_ties_even().max(1.0) as usize;
-        let lengths: Vec<usize> = (frames(TEMPI.1)..=frames(TEMPI.0)).collect();
+        let lengths = lengths(rate, if beats > 1 { BAR_LENGTHS } else { usize::MAX });
         let total: usize = lengths.iter().sum();
         let mut first = Vec::new();
         for beat in 0..beats {
@@ -140,10 +145,36 @@ impl Space {
         kinds
     }
 
+    /// Position within the beat, 0 to below 1.
+    fn position(&self, state: u32) -> f64 {
+        let head = self.first.partition_point(|first| *first <= state as usize) - 1;
+        (state as usize - self.first[head]) as f64 / self.lengths[head % self.lengths.len()] as f64
+    }
+
     /// Place in the cycle of beats, from 0.
     fn beat_of(&self, state: u32) -> usize {
         state as usize * self.beats / self.states
     }
+}
+
+/// Lengths of beats in frames: all, or where there are more than `most`, that many at least, evenly spaced in logarithm.
+fn lengths(rate: f64, most: usize) -> Vec<usize> {
+    let [shortest, longest] = [TEMPI.1, TEMPI.0].map(|tempo| 60.0 * rate / tempo);
+    let whole = |length: f64| length.round_ties_even().max(1.0) as usize;
+    let all: Vec<usize> = (whole(shortest)..=whole(longest)).collect();
+    if all.len() <= most {
+        return all;
+    }
+    let (from, to) = (shortest.log2(), longest.log2());
+    let spaced = |count: usize| {
+        let step = (to - from) / (count - 1) as f64;
+        let at = |i: usize| if i + 1 == count { to } else { from + i as f64 * step };
+        let mut lengths: Vec<usize> = (0..count).map(|i| whole(at(i).exp2())).collect();
+        lengths.dedup();
+        lengths
+    };
+    // Rounding makes neighbours equal: more are tried until enough are left.
+    (most..).map(spaced).find(|lengths| lengths.len() >= most).unwrap_or(all)
 }
 
 /// `ln`, where nothing is impossible but zero.
@@ -200,9 +231,15 @@ impl BeatDecoder {
             let beats = runs(&path, &self.space.kinds()).into_iter().map(|run| time(peak(activations, run)));
             return (likelihood, beats.collect());
         }
-        let first = |state: u32| self.space.first.binary_search(&(state as usize)).is_ok();
-        let beats = path.iter().enumerate().filter(|(_, state)| first(**state)).map(|(frame, _)| time(frame));
-        (likelihood, beats.collect())
+        // Where a beat begins, and a frame at either end that is in one: the position is less than before and after, the
+        // ends being neighbours.
+        let (kinds, frames) = (self.space.kinds(), path.len());
+        let positions: Vec<f64> = path.iter().map(|state| self.space.position(*state)).collect();
+        let starts = |frame: &usize| {
+            let around = [positions[(frame + frames - 1) % frames], positions[(frame + 1) % frames]];
+            kinds[path[*frame] as usize] > 0 && around.iter().all(|other| positions[*frame] < *other)
+        };
+        (likelihood, (0..frames).filter(starts).map(time).collect())
     }
 }
 
@@ -214,38 +251,61 @@ impl BarDecoder {
 
     /// For bars of so many beats; the most likely number is chosen for a whole recording.
     pub fn with_bars(rate: f64, bars: &[usize]) -> Self {
-        let bars = bars.iter().filter(|beats| **beats > 1).map(|beats| (*beats, Space::new(rate, *beats)));
-        Self { rate, bars: bars.collect() }
+        let bars = bars.iter().filter(|beats| **beats > 1).map(|beats| Space::new(rate, *beats));
+        Self { rate, bars: bars.collect(), threshold: BAR_THRESHOLD }
     }
 
-    /// Times of beats in seconds with their places in the bar, from 1.
+    /// Times of beats in seconds with their places in the bar, from 1, of activations that know of each other: a downbeat
+    /// is a beat too, as where two classifiers look for them.
     ///
     /// # Shapes
-    /// `beats` and `downbeats`: probabilities by frame, equally many; a downbeat is a beat too.
+    /// `beats` and `downbeats`: probabilities by frame, equally many.
     pub fn decode(&self, beats: &[f64], downbeats: &[f64]) -> Vec<(f64, u32)> {
-        let frames = beats.len().min(downbeats.len());
         if !beats.iter().chain(downbeats).any(|activation| *activation > 0.0) {
             return Vec::new();
         }
+        // Nothing is impossible: what is left for each of the three kinds of frames is above 0.
+        const LEAST: f64 = 1e-6;
+        let (others, downs): (Vec<f64>, Vec<f64>) = beats
+            .iter()
+            .zip(downbeats)
+            .map(|(beat, down)| {
+                let down = down.clamp(LEAST, 1.0 - 3.0 * LEAST);
+                (beat.clamp(down + LEAST, 1.0 - LEAST) - down, down)
+            })
+            .unzip();
+        self.decode_exclusive(&others, &downs)
+    }
+
+    /// The same of probabilities that exclude each other: of a beat that is not the first of its bar, and of one that is.
+    ///
+    /// # Shapes
+    /// `others` and `downbeats`: probabilities by frame that sum to at most 1, equally many.
+    pub fn decode_exclusive(&self, others: &[f64], downbeats: &[f64]) -> Vec<(f64, u32)> {
+        let both: Vec<f64> = others.iter().zip(downbeats).map(|(other, down)| other.max(*down)).collect();
+        let heard = |activation: &f64| *activation >= self.threshold;
+        let (Some(first), Some(last)) = (both.iter().position(heard), both.iter().rposition(heard)) else {
+            return Vec::new();
+        };
+        if !both.iter().any(|activation| *activation > 0.0) {
+            return Vec::new();
+        }
         let rest = (OBSERVATION_LAMBDA - 1) as f64;
-        // A frame has a downbeat, another beat or none of them: the share of beats that downbeats leave is of others.
         let observe = |frame: usize, kind: usize| {
-            let down = downbeats[frame];
-            let other = (beats[frame] - down).max(1e-6);
+            let (other, down) = (others[first + frame], downbeats[first + frame]);
             match kind {
-                0 => log((1.0 - beats[frame].max(down)).max(1e-6) / rest),
+                0 => log((1.0 - (other + down)) / rest),
                 1 => log(other),
-                _ => log(down.max(1e-6)),
+                _ => log(down),
             }
         };
-        let paths = self.bars.iter().map(|(_, space)| (space, space.viterbi(frames, observe)));
+        let paths = self.bars.iter().map(|space| (space, space.viterbi(last + 1 - first, observe)));
         let best = paths.reduce(|best, other| if other.1.1 > best.1.1 { other } else { best });
         let Some((space, (path, _))) = best else { return Vec::new() };
         let kinds = space.kinds();
-        let both: Vec<f64> = beats.iter().zip(downbeats).map(|(beat, down)| beat.max(*down)).collect();
         let beat = |run: (usize, usize)| {
-            let place = space.beat_of(path[run.0]) as u32 + 1;
-            (peak(&both, run) as f64 / self.rate, place)
+            let frame = peak(&both, (first + run.0, first + run.1));
+            (frame as f64 / self.rate, space.beat_of(path[run.0]) as u32 + 1)
         };
         runs(&path, &kinds).into_iter().map(beat).collect()
     }
@@ -263,6 +323,11 @@ mod tests {
             let space = Space::new(rate, 1);
             assert_eq!((space.lengths[0], *space.lengths.last().unwrap(), space.states), (first, last, states));
         }
+        // Of the 82 lengths at 100 Hz bars have 60 (or a few more, where rounding leaves no fewer).
+        let lengths = Space::new(100.0, 4).lengths;
+        assert!((60..=62).contains(&lengths.len()) && lengths.is_sorted_by(|a, b| a < b), "{lengths:?}");
+        assert_eq!((lengths[0], lengths[lengths.len() - 1]), (28, 109));
+        assert_eq!(Space::new(25.0, 3).lengths.len(), 21);
     }
 
     #[test]

@@ -6,17 +6,22 @@
 /// In one dimension with one window the greedy matching in the order of time is a largest one. Bounds are evaluated as
 /// `estimate - window` and `estimate + window`, both inclusive, as `mir_eval.util.match_events` does.
 pub(super) fn matched(reference: &[f64], estimate: &[f64], window: f64) -> usize {
-    let (mut next, mut count) = (0, 0);
-    for event in estimate {
+    matches(reference, estimate, window).len()
+}
+
+/// The same matching, as pairs of a reference and an estimate.
+pub(super) fn matches(reference: &[f64], estimate: &[f64], window: f64) -> Vec<(usize, usize)> {
+    let (mut next, mut pairs) = (0, Vec::new());
+    for (index, event) in estimate.iter().enumerate() {
         while next < reference.len() && reference[next] < event - window {
             next += 1;
         }
         if next < reference.len() && reference[next] <= event + window {
-            count += 1;
+            pairs.push((next, index));
             next += 1;
         }
     }
-    count
+    pairs
 }
 
 /// Harmonic mean of precision and recall, recall weighing `beta` times as much; 0 where both are.

@@ -45,6 +45,8 @@ pub struct SegmentScores {
     pub adjusted_rand_index: f64,
     /// Mutual information of labels in nats, and as share of the geometric mean of both entropies.
     pub mutual_information: (f64, f64),
+    /// The same, corrected for chance and as share of the larger entropy (Vinh, Epps and Bailey 2010).
+    pub adjusted_mutual_information: f64,
     /// Normalised conditional entropies (Lukashevich 2008): over-segmentation, under-segmentation, and what both make.
     pub nce: Rate,
     /// The same, normalised by the entropies that there are (Rosenberg and Hirschberg 2007).
@@ -80,6 +82,7 @@ pub fn evaluate(reference: &Segmentation, estimate: &Segmentation) -> Result<Seg
         rand_index: table.rand_index(),
         adjusted_rand_index: table.adjusted_rand_index(),
         mutual_information: (mutual, normalized),
+        adjusted_mutual_information: table.adjusted_mutual_information(Ceiling::Maximum),
         nce: table.conditional_entropies(false),
         v_measure: table.conditional_entropies(true),
     })
@@ -138,6 +141,33 @@ fn samples(intervals: &[(f64, f64)], labels: &[String]) -> Vec<usize> {
     samples
 }
 
+/// What mutual information is a share of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ceiling {
+    /// The larger entropy of the two, as in `mir_eval`.
+    Maximum,
+    /// The mean of both, as in scikit-learn unless it is told otherwise.
+    Mean,
+}
+
+/// Mutual information of two labelings of the same frames, corrected for chance: 1 where they are the same up to names, 0
+/// on average where they have nothing to do with each other (`sklearn.metrics.adjusted_mutual_info_score`).
+pub fn adjusted_mutual_information(truth: &[usize], found: &[usize], ceiling: Ceiling) -> f64 {
+    Contingency::new(truth, found).adjusted_mutual_information(ceiling)
+}
+
+/// Logarithms of the factorials of 0 to `n`; sums are compensated (Kahan), their differences are what counts.
+fn ln_factorials(n: usize) -> Vec<f64> {
+    let (mut sum, mut lost) = (0.0f64, 0.0);
+    let next = |count: usize| {
+        let term = (count.max(1) as f64).ln() - lost;
+        let total = sum + term;
+        (lost, sum) = ((total - sum) - term, total);
+        sum
+    };
+    (0..=n).map(next).collect()
+}
+
 /// How often each pair of labels meets.
 struct Contingency {
     cells: Vec<f64>,
@@ -189,6 +219,44 @@ impl Contingency {
             return (mutual, 1.0);
         }
         (mutual, mutual / (truth * found).sqrt().max(1e-10))
+    }
+
+    fn adjusted_mutual_information(&self, ceiling: Ceiling) -> f64 {
+        let (rows, columns) = (self.rows.len(), self.columns.len());
+        if rows <= 1 || columns <= 1 {
+            return if rows == columns { 1.0 } else { 0.0 };
+        }
+        let (truth, found) = (self.entropy(&self.rows), self.entropy(&self.columns));
+        let chance = self.expected_mutual_information();
+        let ceiling = match ceiling {
+            Ceiling::Maximum => truth.max(found),
+            Ceiling::Mean => f64::midpoint(truth, found),
+        };
+        // Where every frame has a label of its own, chance alone reaches the ceiling: as scikit-learn has it, that is 1.
+        let away_from_zero = |value: f64| if value < 0.0 { value.min(-f64::EPSILON) } else { value.max(f64::EPSILON) };
+        let mutual = truth + found - self.entropy(&self.cells);
+        away_from_zero(mutual - chance) / away_from_zero(ceiling - chance)
+    }
+
+    /// Mutual information, in nats, that labels as frequent as these have by chance: the mean over all ways to deal them
+    /// out.
+    fn expected_mutual_information(&self) -> f64 {
+        let n = self.n as usize;
+        let factorials = ln_factorials(n);
+        let ln = |count: usize| factorials[count];
+        let mut sum = 0.0;
+        for a in self.rows.iter().map(|count| *count as usize) {
+            for b in self.columns.iter().map(|count| *count as usize) {
+                let dealt = ln(a) + ln(b) + ln(n - a) + ln(n - b) - ln(n);
+                for both in (a + b).saturating_sub(n).max(1)..=a.min(b) {
+                    let ways = ln(both) + ln(a - both) + ln(b - both) + ln(n + both - a - b);
+                    let share = both as f64 / self.n;
+                    let information = (self.n * both as f64).ln() - (a as f64 * b as f64).ln();
+                    sum += share * information * (dealt - ways).exp();
+                }
+            }
+        }
+        sum
     }
 
     /// In nats.

@@ -1,6 +1,7 @@
 //! The annotated recordings of a corpus, with their vectors; what is missing, and what is there twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -8,9 +9,12 @@ use omar_schemas::{LabelRow, Labels, Origin, Split};
 use serde::Serialize;
 
 use super::Plan;
-use super::vectors::{Pool, Vectors};
+use super::shown::SHOWN;
+use super::spectrogram::Spectrogram;
+use super::store::{Column, Store};
+use super::vectors::{Pool, Source, Vectors};
 use crate::error::StageError;
-use crate::probe::task::{Annotated, Statement};
+use crate::probe::task::{Annotated, Statement, Unit};
 
 /// Names that are given in full of each kind of gap.
 const NAMED: usize = 50;
@@ -20,7 +24,7 @@ const NAMED: usize = 50;
 pub(super) struct Coverage {
     /// Annotated recordings.
     pub(super) annotated: u64,
-    /// Of these, those with vectors, by split: train, valid, test.
+    /// Of these, those with vectors, by split: train, valid, test; where there are several folds, in the first.
     pub(super) used: [u64; 3],
     /// Annotated recordings without vectors: no audio has their name. (Those whose audio was rejected do not come here at
     /// all: they are in the quarantine.)
@@ -46,25 +50,43 @@ pub(super) struct Corpus {
     pub(super) recordings: Vec<Annotated>,
     /// Who they are, and what they are used for.
     pub(super) origins: Vec<Origin>,
-    /// Per recording and column of the input: its vectors, one after the other.
-    pub(super) columns: Vec<Vec<Vec<f32>>>,
+    /// Per recording, what it is used for in each of several folds; nothing where there is one split.
+    pub(super) folds: Vec<Vec<Option<Split>>>,
+    /// Per recording and column of the input: its vectors.
+    pub(super) columns: Vec<Vec<Column>>,
     /// Their hashes.
     pub(super) digests: Vec<Vec<[u8; 32]>>,
     pub(super) coverage: Coverage,
     pub(super) leaks: Vec<Leak>,
+    /// Spectrograms of the first recordings of `test`, by name, where the input has any.
+    pub(super) spectrograms: BTreeMap<String, Spectrogram>,
+}
+
+impl Corpus {
+    /// The recordings of a split, in a fold where there are several.
+    pub(super) fn of(&self, fold: Option<u32>, split: Split) -> Vec<usize> {
+        let is = |index: &usize| match fold {
+            Some(fold) => self.folds[*index].get(fold as usize) == Some(&Some(split)),
+            None => self.origins[*index].split == split,
+        };
+        (0..self.recordings.len()).filter(is).collect()
+    }
 }
 
 /// Collects a corpus.
 pub(super) struct Collector {
     plan: Arc<Plan>,
     corpus: Corpus,
+    store: Store,
     /// Hashes of vectors, with the recording that they are of.
     seen: HashMap<[u8; 32], usize>,
 }
 
 impl Collector {
-    pub(super) fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, corpus: Corpus::default(), seen: HashMap::new() }
+    /// What does not fit into memory goes to a file in `folder`, or where the system has temporary ones.
+    pub(super) fn new(plan: Arc<Plan>, folder: Option<&Path>) -> Self {
+        let store = Store::new(plan.params.memory.0, folder.unwrap_or(&std::env::temp_dir()));
+        Self { plan, corpus: Corpus::default(), store, seen: HashMap::new() }
     }
 
     /// Takes all rows of a recording: of the representation, and its labels.
@@ -85,8 +107,11 @@ impl Collector {
             return Ok(());
         }
         coverage.used[place(origin.split)] += 1;
-        self.keep(origin, Labels::rows(labels)?, vectors);
-        Ok(())
+        let folds = if self.plan.labels.folds.is_some() { Labels::splits(labels, 0)? } else { Vec::new() };
+        if folds.first().map_or(origin.split == Split::Test, |first| *first == Some(Split::Test)) {
+            self.draw(&origin.path, rows)?;
+        }
+        self.keep(origin, folds, Labels::rows(labels)?, vectors)
     }
 
     fn vectors(&self, origin: &Origin, rows: &RecordBatch) -> Result<Vectors, StageError> {
@@ -104,18 +129,46 @@ impl Collector {
         Ok(vectors)
     }
 
-    fn keep(&mut self, origin: Origin, labels: Vec<LabelRow>, vectors: Vectors) {
-        let Self { plan, corpus, seen } = self;
+    /// Draws a recording, if it is among the first of its split.
+    fn draw(&mut self, name: &str, rows: &RecordBatch) -> Result<(), StageError> {
+        let drawn = &mut self.corpus.spectrograms;
+        let is_late = drawn.len() == SHOWN && drawn.last_key_value().is_some_and(|(last, _)| last.as_str() < name);
+        let (Source::Features(spec), false) = (&self.plan.source, is_late) else { return Ok(()) };
+        if self.plan.task.unit() == Unit::Frames
+            && let Some(own) = Spectrogram::of(spec, self.plan.task, rows)?
+        {
+            drawn.insert(name.to_owned(), own);
+        }
+        if drawn.len() > SHOWN {
+            drawn.pop_last();
+        }
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        origin: Origin,
+        folds: Vec<Option<Split>>,
+        labels: Vec<LabelRow>,
+        vectors: Vectors,
+    ) -> Result<(), StageError> {
+        let Self { plan, corpus, store, seen } = self;
         let digests: Vec<[u8; 32]> = vectors.columns.iter().map(|column| digest(column)).collect();
         let first = digests.first().copied().unwrap_or_default();
         let twin = *seen.entry(first).or_insert(corpus.recordings.len());
-        if let Some(twin) = corpus.origins.get(twin).filter(|twin| twin.split != origin.split) {
-            let side = |origin: &Origin| (origin.path.clone(), origin.split.as_str());
-            corpus.leaks.push(Leak { first: side(twin), second: side(&origin) });
+        if let Some(other) = corpus.origins.get(twin) {
+            let once = [(Some(other.split), Some(origin.split))];
+            let several = corpus.folds[twin].iter().copied().zip(folds.iter().copied());
+            let pairs: Vec<_> = if folds.is_empty() { once.to_vec() } else { several.collect() };
+            let apart = pairs.into_iter().find_map(|(a, b)| Some((a?, b?)).filter(|(a, b)| a != b));
+            if let Some((a, b)) = apart {
+                let side = |origin: &Origin, split: Split| (origin.path.clone(), split.as_str());
+                corpus.leaks.push(Leak { first: side(other, a), second: side(&origin, b) });
+            }
         }
         let rate = match (plan.pool, &plan.source) {
             (Pool::Rate(rate), _) => rate,
-            (Pool::Frames, super::Source::Embeddings(spec)) => spec.rate.unwrap_or(0.0),
+            (Pool::Frames, Source::Embeddings(spec)) => spec.rate.unwrap_or(0.0),
             _ => 0.0,
         };
         let Vectors { times, columns, end } = vectors;
@@ -123,22 +176,27 @@ impl Collector {
         let (name, training, labels) = (origin.path.clone(), origin.split == Split::Train, labels.collect());
         corpus.recordings.push(Annotated { name, training, times, end, rate, labels });
         corpus.origins.push(origin);
-        corpus.columns.push(columns);
+        corpus.folds.push(folds);
+        corpus.columns.push(columns.into_iter().map(|column| store.keep(column)).collect::<Result<_, _>>()?);
         corpus.digests.push(digests);
+        Ok(())
     }
 
-    /// The corpus, the recordings in the order of their names.
-    pub(super) fn take(&mut self) -> Corpus {
+    /// The corpus, the recordings in the order of their names, and the vectors.
+    pub(super) fn take(&mut self) -> (Corpus, Store) {
         self.seen.clear();
         let mut corpus = std::mem::take(&mut self.corpus);
         let mut order: Vec<usize> = (0..corpus.recordings.len()).collect();
         order.sort_by(|a, b| corpus.recordings[*a].name.cmp(&corpus.recordings[*b].name));
         corpus.origins = order.iter().map(|index| corpus.origins[*index].clone()).collect();
         corpus.recordings = order.iter().map(|index| corpus.recordings[*index].clone()).collect();
+        corpus.folds = order.iter().map(|index| std::mem::take(&mut corpus.folds[*index])).collect();
         corpus.columns = order.iter().map(|index| std::mem::take(&mut corpus.columns[*index])).collect();
         corpus.digests = order.iter().map(|index| std::mem::take(&mut corpus.digests[*index])).collect();
         corpus.coverage.unheard_names.sort();
-        corpus
+        let limit = self.plan.params.memory.0;
+        let empty = Store::new(limit, &std::env::temp_dir());
+        (corpus, std::mem::replace(&mut self.store, empty))
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
 use omar_schemas::{Edge, Predictions, PredictionsSpec, Split};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Plan;
+use super::bench::Outcome;
 use super::collect::{Corpus, Coverage, Leak};
-use super::run::Outcome;
+use super::shown::{SHOWN, Shown};
 use crate::error::StageError;
 use crate::probe::fit::{FitConfig, Look};
 use crate::probe::task::{Confusion, Protocol, Statement, Unit};
@@ -20,8 +21,6 @@ use crate::storage::write_table;
 pub const DETAILS_FILE: &str = "details.json";
 /// Name of the predictions there.
 pub const PREDICTIONS_FILE: &str = "predictions.parquet";
-/// Recordings whose annotations are shown beside the answers.
-const SHOWN: usize = 4;
 
 /// What is worth showing beside the figures.
 #[derive(Debug, Serialize)]
@@ -34,7 +33,12 @@ pub(super) struct Details {
     smaller_is_better: bool,
     /// Layer that `valid` chose.
     selected: String,
+    /// How many, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folds: Option<u32>,
     coverage: Coverage,
+    /// Bytes of vectors, in memory and put aside in a file.
+    vectors: (u64, u64),
     leaks: Vec<Leak>,
     fits: Vec<Fit>,
     confusion: Option<Confusion>,
@@ -45,34 +49,13 @@ pub(super) struct Details {
 #[derive(Debug, Serialize)]
 struct Fit {
     layer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fold: Option<u32>,
     repeat: u64,
     hidden: usize,
     training: FitConfig,
     quality: f64,
     looks: Vec<Look>,
-}
-
-/// A test recording: what was annotated and what was answered.
-#[derive(Debug, Serialize)]
-struct Shown {
-    recording: String,
-    end_s: f64,
-    annotated: Vec<Span>,
-    answered: Vec<Span>,
-}
-
-/// A statement.
-#[derive(Debug, Serialize, Deserialize)]
-struct Span {
-    start_s: Option<f64>,
-    end_s: Option<f64>,
-    label: String,
-}
-
-impl From<&Statement> for Span {
-    fn from(row: &Statement) -> Self {
-        Self { start_s: row.start_s, end_s: row.end_s, label: row.label.clone() }
-    }
 }
 
 /// As written in YAML.
@@ -83,33 +66,45 @@ pub(super) fn protocol(plan: &Plan) -> &'static str {
     }
 }
 
-/// The first repeat of the selected layer.
-fn chosen(outcomes: &[Outcome], selected: usize) -> Option<&Outcome> {
-    outcomes.iter().find(|outcome| outcome.layer == selected)
+/// The first repeats of the selected layer, one per fold.
+fn chosen(outcomes: &[Outcome], selected: usize) -> impl Iterator<Item = &Outcome> {
+    outcomes.iter().filter(move |outcome| outcome.layer == selected && outcome.repeat == 0)
+}
+
+/// What was taken for what, over all folds.
+fn confusion<'a>(chosen: impl Iterator<Item = &'a Outcome>) -> Option<Confusion> {
+    let mut all = chosen.filter_map(|outcome| outcome.test.confusion.as_ref());
+    let mut sum = all.next()?.clone();
+    for other in all.filter(|other| other.classes == sum.classes).cloned().collect::<Vec<_>>() {
+        let cells = sum.counts.iter_mut().flatten().zip(other.counts.into_iter().flatten());
+        cells.for_each(|(sum, count)| *sum += count);
+    }
+    Some(sum)
 }
 
 impl Details {
-    pub(super) fn new(plan: &Plan, corpus: &Corpus, outcomes: &[Outcome], selected: usize) -> Self {
+    /// `vectors`: bytes in memory and in a file.
+    pub(super) fn new(
+        plan: &Plan,
+        (corpus, vectors): (&Corpus, (u64, u64)),
+        outcomes: &[Outcome],
+        selected: usize,
+    ) -> Self {
         let (metric, smaller_is_better) = plan.task.metric();
         let fits = outcomes.iter().map(|outcome| Fit {
             layer: plan.layers[outcome.layer].0.clone(),
+            fold: outcome.fold,
             repeat: outcome.repeat,
             hidden: outcome.setting.1,
             training: outcome.setting.0,
             quality: outcome.quality,
             looks: outcome.looks.clone(),
         });
-        let chosen = chosen(outcomes, selected);
-        let all = corpus.recordings.iter().zip(&corpus.origins);
-        let test = all.filter(|(_, origin)| origin.split == Split::Test).map(|(recording, _)| recording);
-        let answers = chosen.into_iter().flat_map(|outcome| &outcome.test.predictions);
-        let frames = plan.task.unit() == Unit::Frames;
-        let shown = test.zip(answers).take(if frames { SHOWN } else { 0 }).map(|(recording, answers)| Shown {
-            recording: recording.name.clone(),
-            end_s: recording.end,
-            annotated: recording.labels.iter().map(Span::from).collect(),
-            answered: answers.iter().map(Span::from).collect(),
-        });
+        let first = chosen(outcomes, selected).next().filter(|_| plan.task.unit() == Unit::Frames);
+        let test = first.map_or(Vec::new(), |first| corpus.of(first.fold, Split::Test));
+        let answers = first.into_iter().flat_map(|first| &first.test.predictions);
+        let shown = test.iter().zip(answers).take(SHOWN);
+        let shown = shown.map(|(index, answers)| Shown::new(plan.task, &corpus.recordings[*index], answers));
         Self {
             task: plan.task.as_str(),
             dataset: plan.labels.dataset.clone(),
@@ -118,12 +113,19 @@ impl Details {
             metric,
             smaller_is_better,
             selected: plan.layers[selected].0.clone(),
+            folds: plan.labels.folds,
             coverage: corpus.coverage.clone(),
+            vectors,
             leaks: corpus.leaks.clone(),
             fits: fits.collect(),
-            confusion: chosen.and_then(|outcome| outcome.test.confusion.clone()),
+            confusion: confusion(chosen(outcomes, selected)),
             shown: shown.collect(),
         }
+    }
+
+    /// Whether a recording is shown.
+    pub(super) fn shows(&self, recording: &str) -> bool {
+        self.shown.iter().any(|shown| shown.recording() == recording)
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<(), StageError> {
@@ -134,18 +136,20 @@ impl Details {
     }
 }
 
-/// Writes what the first repeat of the selected layer says about the recordings of `test`.
+/// Writes what the first repeat of the selected layer says about the recordings of `test`, in every fold.
 pub(super) fn write_predictions(
     plan: &Plan,
     corpus: &Corpus,
-    test: &[usize],
     outcomes: &[Outcome],
     selected: usize,
     folder: &Path,
 ) -> Result<(), StageError> {
-    let Some(outcome) = chosen(outcomes, selected) else { return Ok(()) };
-    let of = test.iter().map(|index| &corpus.origins[*index]).zip(&outcome.test.predictions);
-    let rows: Vec<_> = of.flat_map(|(origin, rows)| rows.iter().map(move |row| (origin, row))).collect();
+    let mut rows = Vec::new();
+    for outcome in chosen(outcomes, selected) {
+        let test = corpus.of(outcome.fold, Split::Test);
+        let of = test.iter().map(|index| &corpus.origins[*index]).zip(&outcome.test.predictions);
+        rows.extend(of.flat_map(|(origin, rows)| rows.iter().map(move |row| (origin, row, outcome.fold))));
+    }
     let spec = PredictionsSpec { task: plan.task.as_str().to_owned(), input: plan.name.clone() };
     let words =
         |of: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..rows.len()).map(of))) };
@@ -155,7 +159,8 @@ pub(super) fn write_predictions(
     let columns = vec![
         Arc::new(rows.iter().map(|row| Some(row.0.track_id.0)).collect::<UInt64Array>()) as ArrayRef,
         words(&|row| rows[row].0.path.clone()),
-        words(&|row| rows[row].0.split.as_str().to_owned()),
+        words(&|_| Split::Test.as_str().to_owned()),
+        Arc::new(rows.iter().map(|row| row.2.map(u64::from)).collect::<UInt64Array>()),
         words(&|_| plan.layers[selected].0.clone()),
         times(|row| row.start_s),
         times(|row| row.end_s),

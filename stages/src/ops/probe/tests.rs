@@ -1,8 +1,9 @@
 //! Six tasks with a known answer: vectors that say what the labels say score 1, vectors of other recordings score chance.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{Array as _, ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use omar_schemas::{
     Edge, Embeddings, EmbeddingsSpec, LabelRow, Labels, LabelsSpec, ModelLabel, Origin, Pooling, Split, TrackId, column,
 };
@@ -59,20 +60,27 @@ fn embeddings(index: usize, frames: &[Vec<f32>]) -> RecordBatch {
     RecordBatch::try_new(Embeddings::schema(&spec), columns).unwrap()
 }
 
-fn labels_spec(task: &str) -> LabelsSpec {
-    LabelsSpec { task: task.into(), dataset: "made up".into(), classes: None }
+fn labels_spec(task: &str, folds: Option<u32>) -> LabelsSpec {
+    LabelsSpec { task: task.into(), dataset: "made up".into(), classes: None, folds }
 }
 
-fn labels(index: usize, task: &str, split: Split, rows: &[LabelRow]) -> RecordBatch {
-    let mut columns: Vec<ArrayRef> = origin(index, split).columns(rows.len());
+fn labels(index: usize, task: &str, given: &Given, folds: Option<Vec<Option<Split>>>) -> RecordBatch {
+    let rows = &given.labels;
+    let mut columns: Vec<ArrayRef> = origin(index, given.split).columns(rows.len());
     columns.push(Arc::new(rows.iter().map(|row| row.start_s).collect::<Float64Array>()));
     columns.push(Arc::new(rows.iter().map(|row| row.end_s).collect::<Float64Array>()));
     columns.push(Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.label))));
-    RecordBatch::try_new(Labels::schema(&labels_spec(task)), columns).unwrap()
+    columns.extend(folds.as_ref().map(|splits| Labels::splits_column(splits, rows.len())));
+    let count = folds.map(|splits| splits.len() as u32);
+    RecordBatch::try_new(Labels::schema(&labels_spec(task, count)), columns).unwrap()
 }
 
 fn bind(task: &str, dim: usize, params: Value) -> Result<Probe, BindError> {
-    let (vectors, labels) = (Embeddings::schema(&spec(dim)), Labels::schema(&labels_spec(task)));
+    bind_folds(task, dim, params, None)
+}
+
+fn bind_folds(task: &str, dim: usize, params: Value, folds: Option<u32>) -> Result<Probe, BindError> {
+    let (vectors, labels) = (Embeddings::schema(&spec(dim)), Labels::schema(&labels_spec(task, folds)));
     let inputs = Inputs::new(vec![("in", &vectors), ("labels", &labels)]);
     Probe::bind(serde_json::from_value(params).unwrap(), &inputs)
 }
@@ -81,34 +89,57 @@ fn quick() -> Value {
     json!({"steps": 400, "batch": 8, "lr": 1e-2, "warmup": 20, "dropout": 0.0, "valid_every": 100})
 }
 
-/// Runs a task; the value of a metric on `test`.
-fn run(task: &str, given: &[Given], mut params: Value) -> Result<Vec<(String, f64)>, String> {
+/// What recordings are used for in every fold.
+type Folds<'a> = &'a dyn Fn(usize) -> Vec<Option<Split>>;
+
+/// Runs a task in a folder; the rows of the results.
+fn results(
+    task: &str,
+    given: &[Given],
+    params: &Value,
+    folds: Option<Folds<'_>>,
+    folder: &Path,
+) -> Result<RecordBatch, String> {
+    let mut params = params.clone();
     params["training"] = quick();
     params["hidden"] = json!(32);
-    let probe = bind(task, given[0].frames[0].len(), params).map_err(|error| error.to_string())?;
-    let folder = tempfile::tempdir().unwrap();
-    let context = StageContext { run_dir: Some(folder.path().join("probe")), ..StageContext::detached("probe") };
+    let count = folds.map(|folds| folds(0).len() as u32);
+    let probe = bind_folds(task, given[0].frames[0].len(), params, count).map_err(|error| error.to_string())?;
+    let context = StageContext { run_dir: Some(folder.to_owned()), ..StageContext::detached("probe") };
     let mut operator = probe.start(&context).map_err(|error| error.to_string())?;
     let mut out = collect::Collect::default();
     for (index, given) in given.iter().enumerate() {
+        let labels = labels(index, task, given, folds.map(|folds| folds(index)));
         let pushed = operator.push(0, &embeddings(index, &given.frames), &mut out);
-        let pushed = pushed.and_then(|_| operator.push(1, &labels(index, task, given.split, &given.labels), &mut out));
-        let _progress = pushed.map_err(|error| error.to_string())?;
+        let _progress = pushed.and_then(|_| operator.push(1, &labels, &mut out)).map_err(|error| error.to_string())?;
     }
     operator.flush(&mut out).map_err(|error| error.to_string())?;
-    assert!(
-        context
-            .run_dir
-            .as_ref()
-            .is_some_and(|dir| dir.join("details.json").exists() && dir.join("predictions.parquet").exists())
-    );
-    let batch = &out.batches[0];
+    assert!(folder.join("details.json").exists() && folder.join("predictions.parquet").exists());
+    let batch = out.batches.swap_remove(0);
     assert_eq!(batch.schema(), probe.output());
+    Ok(batch)
+}
+
+/// Runs a task; the value of a metric on `test`.
+fn run(task: &str, given: &[Given], params: Value) -> Result<Vec<(String, f64)>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let batch = results(task, given, &params, None, &folder.path().join("probe"))?;
+    Ok(on_test(&batch).into_iter().map(|(_, metric, value)| (metric, value)).collect())
+}
+
+/// Fold, metric and value of the rows of the `test` split.
+fn on_test(batch: &RecordBatch) -> Vec<(Option<u64>, String, f64)> {
     let words = |name| column::<StringArray>(batch, name).unwrap();
     let (metric, split, value) = (words("metric"), words("split"), column::<Float64Array>(batch, "value").unwrap());
-    assert!(column::<UInt64Array>(batch, "n").is_ok());
+    let fold = column::<UInt64Array>(batch, "fold").unwrap();
     let test = (0..batch.num_rows()).filter(|row| split.value(*row) == "test");
-    Ok(test.map(|row| (metric.value(row).to_owned(), value.value(row))).collect())
+    let row =
+        |row: usize| (fold.is_valid(row).then(|| fold.value(row)), metric.value(row).to_owned(), value.value(row));
+    test.map(row).collect()
+}
+
+fn details(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("details.json")).unwrap()).unwrap()
 }
 
 fn figure(found: &[(String, f64)], metric: &str) -> f64 {
@@ -243,4 +274,71 @@ fn data_that_cannot_be_learned_from_is_named() {
     given[7].labels[0].label = "sixty".to_owned();
     let error = run("pitch", &given, json!({})).unwrap_err();
     assert!(error.contains("`007.wav`: expected a MIDI number from 0 to 127, found `sixty`"), "{error}");
+}
+
+/// Chords that change every second, with a vector that says which.
+fn songs(index: usize) -> (Vec<Vec<f32>>, Vec<LabelRow>) {
+    let names = ["C:maj", "A:min7", "F:maj/3", "N"];
+    let chord = |second: usize| (index + second * second) % 4;
+    let frames = (0..300).map(|frame| one_hot(4, chord(frame / 25))).collect();
+    let labels = (0..12).map(|s| label(Some(s as f64), Some(s as f64 + 1.0), names[chord(s)])).collect();
+    (frames, labels)
+}
+
+#[test]
+fn every_fold_is_run_and_the_first_is_what_it_is_alone() {
+    let of = |index: usize| (vec![one_hot(12, index * 7 % 12); 4], vec![label(None, None, 48 + index * 7 % 12)]);
+    let given = corpus(120, 0, of);
+    // Of the second fold the last ten recordings are no part; what was tested in the first is learned.
+    let folds = |index: usize| {
+        let second = [Split::Test, Split::Train, Split::Train, Split::Train, Split::Valid][index % 5];
+        vec![Some(given[index].split), (index < 110).then_some(second)]
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let [all, one] = ["all", "one"].map(|name| folder.path().join(name));
+    let params = json!({"repeats": 2});
+    let rows = on_test(&results("pitch", &given, &params, Some(&folds), &all).unwrap());
+    let alone = on_test(&results("pitch", &given, &params, None, &one).unwrap());
+    let first = rows.iter().filter(|row| row.0 == Some(0)).map(|row| (None, row.1.clone(), row.2));
+    assert_eq!(first.collect::<Vec<_>>(), alone);
+    let accuracies = rows.iter().filter(|row| row.1 == "accuracy").map(|row| (row.0.unwrap(), row.2));
+    assert_eq!(accuracies.collect::<Vec<_>>(), [(0, 1.0), (0, 1.0), (1, 1.0), (1, 1.0)]);
+    let found = details(&all);
+    assert_eq!((&found["folds"], found["fits"].as_array().map(Vec::len)), (&json!(2), Some(4)));
+    assert_eq!(details(&one)["folds"], Value::Null);
+    // The confusion is that of both folds: 24 and 22 recordings are tested.
+    let counts = found["confusion"]["counts"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    assert_eq!(counts.filter_map(Value::as_f64).sum::<f64>(), 46.0);
+    let error = results("pitch", &given, &params, Some(&|index| vec![Some(given[index].split), None]), &all);
+    assert!(error.unwrap_err().contains("task `pitch`, fold 1 has nothing in the `train` split"));
+}
+
+#[test]
+fn vectors_in_a_file_give_the_same_results() {
+    let given = corpus(20, 0, songs);
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, params: Value| {
+        let folder = folder.path().join(name);
+        let rows = results("chords", &given, &params, None, &folder).unwrap();
+        (rows, details(&folder)["vectors"].clone())
+    };
+    let (held, part, filed) =
+        (run("held", json!({})), run("part", json!({"memory": "20KiB"})), run("filed", json!({"memory": "0B"})));
+    assert_eq!((&held.0, &held.0), (&part.0, &filed.0));
+    // 20 recordings of 300 frames of 4 values of 4 bytes.
+    assert_eq!((held.1, part.1, filed.1), (json!([96_000, 0]), json!([19_200, 76_800]), json!([0, 96_000])));
+}
+
+#[test]
+fn published_windows_are_drawn_and_can_be_drawn_again() {
+    let given = corpus(20, 0, songs);
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, protocol: &str| {
+        let folder = folder.path().join(name);
+        let rows = results("chords", &given, &json!({"protocol": protocol, "window_s": 4.0}), None, &folder).unwrap();
+        (rows, details(&folder)["fits"].clone())
+    };
+    let (first, again, standard) = (run("a", "published"), run("b", "published"), run("c", "standard"));
+    assert_eq!(first, again);
+    assert_ne!(first.1[0]["looks"][0]["loss"], standard.1[0]["looks"][0]["loss"]);
 }

@@ -74,7 +74,10 @@ impl Beats {
         let (beats, rate) = self.grid(of, logits, 0);
         if self.downbeats {
             let (downbeats, _) = self.grid(of, logits, 1);
-            return BarDecoder::new(rate).decode(&beats, &downbeats);
+            // What a probe hears may be faint throughout: no frame is left out, as none is where beats alone are found.
+            let mut decoder = BarDecoder::new(rate);
+            decoder.threshold = 0.0;
+            return decoder.decode(&beats, &downbeats);
         }
         BeatDecoder::new(rate).decode(&beats).into_iter().map(|time| (time, 0)).collect()
     }

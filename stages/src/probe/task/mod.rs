@@ -271,6 +271,11 @@ impl TaskKind {
         matches!(self, Self::Structure).then_some(5.0)
     }
 
+    /// The share of a window that the next one has too, where windows overlap as published; a half where nothing is known.
+    pub fn overlap(self) -> f64 {
+        if self == Self::Structure { 0.9 } else { 0.5 }
+    }
+
     /// How its probe is trained as published; for chords and difficulty nothing is, and what suits the others is taken.
     pub fn fit(self) -> FitConfig {
         let base = FitConfig {
