@@ -1,45 +1,51 @@
-//! `files`: the recordings of a folder, or of a list.
+//! `files`: the recordings of a folder, of an object store, or of a list.
 //!
 //! Output: [`Track`], one row per file. Files are named by their path below the root, so the same corpus has the same
-//! track ids on every machine, wherever it is mounted.
+//! track ids on every machine, wherever it is mounted, and in a store. `places` searches folders and stores, `lists` reads
+//! lists, and `naming` makes a recording of what they find.
 
 mod identity;
-mod listing;
+mod lists;
+mod naming;
 mod params;
+mod places;
 
 #[cfg(test)]
 mod tests;
-
-use std::path::{Path, PathBuf};
 
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use omar_schemas::{Edge, Origin, Track, TrackSpec, column};
 
+use crate::corpus::address::Address;
+use crate::corpus::archive::Archives;
 use crate::corpus::folder::Selection;
+use crate::corpus::location::Location;
 use crate::corpus::manifest::FORMATS;
+use crate::corpus::objects::{AVAILABLE, Stores, UNAVAILABLE};
 use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{
-    Inputs, Operator, Output, Port, Progress, Recording, Scope, Source, Stage, StageContext, StageKind,
+    Inputs, Operator, Output, Port, Progress, Reach, Recording, Scope, Source, Stage, StageContext, StageKind,
 };
 
-pub(super) use listing::name;
+pub(super) use naming::name;
 pub use params::{Duplicates, FilesParams, Identity, Patterns};
 
-/// The recordings of a folder, or of a list.
+/// The recordings of a folder, of an object store, or of a list.
 #[derive(Debug)]
 pub struct Files {
     params: FilesParams,
-    root: PathBuf,
+    root: Location,
+    manifest: Option<Location>,
     selection: Selection,
     schema: SchemaRef,
+    archives: Archives,
 }
 
 impl StageKind for Files {
     const NAME: &'static str = "files";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "the audio files of a folder, of tar archives, or of a list (CSV, TSV, JSON lines, parquet)";
+    const SUMMARY: &'static str = "the audio files of a folder, of tar archives, of an object store, or of a list (CSV, TSV, JSON lines, parquet)";
     const EXAMPLE: &'static str = "{stage: files, params: {root: music, valid_fraction: 0.1}}";
     const SCOPE: Scope = Scope::Source;
     const INPUTS: &'static [&'static str] = &[];
@@ -55,11 +61,15 @@ impl StageKind for Files {
             let sum = params.valid_fraction + params.test_fraction;
             return Err(BindError::param("test_fraction", format!("the shares for valid and test add up to {sum}")));
         }
-        if let Some(manifest) = &params.manifest {
-            let extension = Path::new(manifest).extension().and_then(|extension| extension.to_str());
-            if !extension.is_some_and(|extension| FORMATS.contains(&extension)) {
+        let manifest = params.manifest.as_deref().map(|manifest| place("manifest", manifest)).transpose()?;
+        if let Some(manifest) = &manifest {
+            if !manifest.extension().is_some_and(|extension| FORMATS.contains(&extension)) {
                 let message = format!("expected a list that ends in .{}, found `{manifest}`", FORMATS.join(", ."));
                 return Err(BindError::param("manifest", message));
+            }
+            if !params.paths.is_empty() {
+                let error = BindError::param("paths", "a manifest lists the files itself: there is nothing to search");
+                return Err(error.hint("remove the paths, or the manifest"));
             }
             if !(params.include.0.is_empty() && params.exclude.0.is_empty()) {
                 let at = if params.include.0.is_empty() { "exclude" } else { "include" };
@@ -67,20 +77,43 @@ impl StageKind for Files {
                 return Err(error.hint("remove the patterns, or the manifest"));
             }
         }
-        let root = match (&params.root, &params.manifest) {
-            (Some(root), _) => PathBuf::from(root),
-            (None, Some(manifest)) => Path::new(manifest).parent().map(Path::to_owned).unwrap_or_default(),
-            (None, None) => return Err(BindError::node("expected `root` or `manifest`, found neither")),
+        for (index, path) in params.paths.iter().enumerate() {
+            if path.is_empty() {
+                return Err(BindError::param("paths", "expected a path or an address, found an empty one"));
+            }
+            place(&format!("paths.{index}"), path)?;
+        }
+        let root = match (&params.root, &manifest) {
+            (Some(root), _) => place("root", root)?,
+            (None, Some(manifest)) => manifest.parent(),
+            (None, None) if !params.paths.is_empty() => Location::File(".".into()),
+            (None, None) => return Err(BindError::node("expected `root`, `paths` or `manifest`, found none of them")),
         };
-        let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
+        let root = if root == Location::File("".into()) { Location::File(".".into()) } else { root };
+        if let (Location::Object(address), true) = (&root, manifest.is_none() && params.paths.is_empty())
+            && !address.scheme().lists()
+        {
+            let error = BindError::param("root", format!("`{address}`: the web has no listing"));
+            return Err(error.hint("name single addresses (`paths: [...]`), or a list of them (`manifest: ...`)"));
+        }
         for (name, patterns) in [("include", &params.include), ("exclude", &params.exclude)] {
             Selection::new(&patterns.0, &[]).map_err(|error| BindError::param(name, error.to_string()))?;
         }
         let selection = Selection::new(&params.include.0, &params.exclude.0)
             .map_err(|error| BindError::param("exclude", error.to_string()))?;
-        let schema = Track::schema(&TrackSpec { root: root.to_string_lossy().into_owned() });
-        Ok(Self { params, root, selection, schema })
+        let schema = Track::schema(&TrackSpec { root: root.to_string() });
+        Ok(Self { params, root, manifest, selection, schema, archives: Archives::default() })
     }
+}
+
+/// What a parameter names.
+fn place(param: &str, text: &str) -> Result<Location, BindError> {
+    let place = Location::parse(text).map_err(|error| BindError::param(param, error.to_string()))?;
+    if matches!(place, Location::Object(_)) && !AVAILABLE {
+        let (message, hint) = UNAVAILABLE.split_once(": ").unwrap_or((UNAVAILABLE, ""));
+        return Err(BindError::param(param, format!("`{place}`: {message}")).hint(hint));
+    }
+    Ok(place)
 }
 
 impl Stage for Files {
@@ -99,10 +132,33 @@ impl Stage for Files {
 
 impl Source for Files {
     fn list(&self, found: &mut dyn FnMut(Recording)) -> Result<(), StageError> {
-        match &self.params.manifest {
-            Some(manifest) => self.list_manifest(Path::new(manifest), found),
-            None => self.list_folder(found),
+        match &self.manifest {
+            Some(manifest) => self.list_manifest(manifest, found),
+            None => self.list_places(found),
         }
+    }
+
+    fn reach(&self) -> Vec<Reach> {
+        let paths = self.params.paths.iter().filter_map(|path| self.root.join(path).ok());
+        let named: Vec<Location> = self.manifest.iter().cloned().chain(paths).collect();
+        let mut places = if named.is_empty() { vec![self.root.clone()] } else { named };
+        // A thousand single addresses tell no more than the first of each store.
+        let mut stores: Vec<(_, String)> = Vec::new();
+        places.retain(|place| match place {
+            Location::File(_) => false,
+            Location::Object(address) => {
+                let store = (address.scheme(), address.authority().to_owned());
+                let is_new = !stores.contains(&store);
+                stores.push(store);
+                is_new
+            }
+        });
+        let addresses = places.iter().filter_map(|place| Address::parse(&place.to_string()).ok());
+        let reach = |address: Address| Reach {
+            place: address.to_string(),
+            found: Stores::shared().reach(&address).map_err(|error| error.message),
+        };
+        addresses.map(reach).collect()
     }
 
     fn drops_duplicates(&self) -> bool {

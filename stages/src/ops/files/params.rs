@@ -9,13 +9,22 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilesParams {
-    /// Folder to search (tar archives in it count as folders), and folder that the paths in `manifest` start from (default then: the folder of the
-    /// manifest). A relative path starts from the working directory.
+    /// Folder to search (tar archives in it count as folders), and folder that `paths` and the paths in `manifest` start
+    /// from (default then: the working directory, or the folder of the manifest). A relative path starts from the working
+    /// directory. It may be in an object store: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`.
+    /// Recordings are named by their paths below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// Folders, archives and single files to take instead of all that is below `root`: paths, or addresses such as
+    /// `s3://bucket/prefix` and `https://host/a.flac` (the web has no listing: name files). Those that are not below `root`
+    /// are named by all of their path or address. Credentials and endpoints of stores come from the environment, such as
+    /// `AWS_ACCESS_KEY_ID` and `AWS_ENDPOINT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
     /// A list of the files instead of a search: CSV, TSV, JSON lines or parquet with a column `path` and optionally
     /// `id` (names the track instead of its path), `split` (`train`, `valid` or `test`), `hash` (any hash of the content:
-    /// where it stands, the file itself is not looked at to see whether it has changed) and `bytes` (its size).
+    /// where it stands, the file itself is not looked at to see whether it has changed) and `bytes` (its size). The list
+    /// may be an object, and so may what it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
     /// Patterns of the files to take, such as `["*.flac", "live/**/*.mp3"]`; by default all files with an audio
@@ -70,7 +79,7 @@ impl<'de> Deserialize<'de> for Patterns {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Identity {
-    /// When its size or modification time changes.
+    /// When its size or modification time changes; of an object, its size or `ETag`.
     #[default]
     Stat,
     /// When its content changes. Every run reads every file, but copies of a corpus share their caches.

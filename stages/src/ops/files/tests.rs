@@ -99,7 +99,7 @@ fn an_empty_result_says_what_was_looked_for_and_what_was_found() {
 #[test]
 fn what_cannot_work_is_refused_when_bound() {
     let error = |params| bind(params).expect_err("refused").message;
-    assert_eq!(error(json!({})), "expected `root` or `manifest`, found neither");
+    assert_eq!(error(json!({})), "expected `root`, `paths` or `manifest`, found none of them");
     assert!(error(json!({"root": "x", "valid_fraction": 1.5})).contains("between 0 and 1, found 1.5"));
     assert!(error(json!({"root": "x", "valid_fraction": 0.6, "test_fraction": 0.6})).contains("add up to 1.2"));
     assert!(error(json!({"root": "x", "include": ["a[.wav"]})).contains("a[.wav"));
