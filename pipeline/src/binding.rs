@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use omar_schemas::{Crop, Edge, Track, edge_name};
+use omar_stages::corpus::address::Address;
 use omar_stages::{At, BindError, Bound, Inputs, ParamsError, Registered, Registry};
 use serde_json::Value;
 
@@ -286,11 +287,12 @@ fn cuttings<'n>(nodes: &'n [PlanNode], node: &'n PlanNode) -> Vec<&'n PlanNode> 
     found
 }
 
+/// The folder on a disk of this machine that a source searches.
 fn source_root(schema: &Schema) -> Option<String> {
     if edge_name(schema) != Some(Track::NAME) {
         return None;
     }
-    Track::spec(schema).ok().map(|spec| spec.root)
+    Track::spec(schema).ok().map(|spec| spec.root).filter(|root| !Address::is_one(root))
 }
 
 /// ` (line 8)`, or ` (part.yaml, line 8)` when the place is in an included file.

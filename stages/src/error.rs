@@ -126,11 +126,19 @@ pub struct Rejection {
     pub class: &'static str,
     /// One sentence for people.
     pub message: String,
+    /// Whether trying again at once is of no use, as that was done already where it failed, or the answer is final.
+    pub settled: bool,
 }
 
 impl Rejection {
     /// From a class and a sentence.
     pub fn new(class: &'static str, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), settled: false }
+    }
+
+    /// Says that trying again at once is of no use.
+    #[must_use]
+    pub fn settled(self, settled: bool) -> Self {
+        Self { settled, ..self }
     }
 }

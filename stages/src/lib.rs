@@ -34,6 +34,6 @@ pub use error::{At, BindError, Rejection, StageError};
 pub use estimate::{Estimate, Memory};
 pub use registry::{Bound, ParamsError, Registered, Registry};
 pub use stage::{
-    Inputs, Meeting, Operator, Output, Port, Position, Progress, Recording, Scope, Source, Stage, StageContext,
+    Inputs, Meeting, Operator, Output, Port, Position, Progress, Reach, Recording, Scope, Source, Stage, StageContext,
     StageKind,
 };

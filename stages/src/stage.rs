@@ -266,6 +266,20 @@ pub trait Source {
     fn drops_duplicates(&self) -> bool {
         false
     }
+
+    /// Looks whether the object stores that it lists can be reached. Only asked by those who want to know before a run.
+    fn reach(&self) -> Vec<Reach> {
+        Vec::new()
+    }
+}
+
+/// Whether an object store can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// The address that was asked for.
+    pub place: String,
+    /// What was found there, or why nothing was.
+    pub found: Result<String, String>,
 }
 
 /// One recording as a source lists it.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use omar_schemas::units::Bytes;
-use omar_stages::{Registry, device};
+use omar_stages::{Reach, Registry, Source, device};
 use serde::Serialize;
 use serde_json::json;
 
@@ -107,8 +107,12 @@ fn table(checks: &[Check]) -> String {
 }
 
 fn build() -> Check {
-    let features =
-        [("opus", cfg!(feature = "opus")), ("cuda", cfg!(feature = "cuda")), ("nccl", cfg!(feature = "nccl"))];
+    let features = [
+        ("opus", cfg!(feature = "opus")),
+        ("objects", cfg!(feature = "objects")),
+        ("cuda", cfg!(feature = "cuda")),
+        ("nccl", cfg!(feature = "nccl")),
+    ];
     let with: Vec<&str> = features.iter().filter(|feature| feature.1).map(|feature| feature.0).collect();
     let with = if with.is_empty() { "no features".to_owned() } else { format!("features {}", with.join(", ")) };
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
@@ -234,7 +238,24 @@ fn chosen_device(asked: Option<Device>, plan: Option<&Plan>) -> (Check, bool) {
     }
 }
 
-/// What the nodes of a graph need: files of weights, and room for their caches.
+/// Whether the object stores that a source lists can be reached.
+fn stores(node: &str, source: Option<&dyn Source>) -> Vec<Check> {
+    let name = format!("{node} lists");
+    let reached = source.map_or(Vec::new(), Source::reach);
+    let line = |reach: Reach| match reach.found {
+        Ok(found) => Check::ok(&name, format!("`{}`: {found}", reach.place)),
+        Err(why) => {
+            // What may help stands in brackets behind what the store has said.
+            let (why, advice) = why.split_once(" (").unwrap_or((&why, ""));
+            let advice =
+                advice.strip_suffix(')').unwrap_or("check the address, and that this machine can reach the store");
+            Check::missing(&name, format!("`{}`: {why}", reach.place), advice)
+        }
+    };
+    reached.into_iter().map(line).collect()
+}
+
+/// What the nodes of a graph need: stores, files of weights, and room for their caches.
 fn needs(plan: &Plan) -> Vec<Check> {
     let mut checks = Vec::new();
     for node in &plan.nodes {
@@ -246,6 +267,7 @@ fn needs(plan: &Plan) -> Vec<Check> {
                 Check::missing(&name, format!("no `{}`", path.display()), "see the README on where models come from")
             });
         }
+        checks.extend(stores(&node.id, node.stage.source()));
         if let Some(cache) = &node.cache {
             checks.push(disk(&format!("{} cache", node.id), cache));
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use omar_schemas::units::Duration;
 use omar_schemas::{Edge, Embeddings, EmbeddingsSpec, Pooling};
 use omar_stages::Registry;
+use omar_stages::corpus::{address::Address, archive, folder::AUDIO_EXTENSIONS, manifest::FORMATS};
 use omar_stages::encoder::{EncoderFolder, Facts};
 use serde_json::{Value, json};
 
@@ -146,6 +147,15 @@ fn window_and_hop(args: &EmbedArgs, facts: &Facts) -> Result<(f64, f64), String>
 /// Parameters of `files` for a folder, a file or a list.
 fn files(audio: &Path) -> Result<Value, String> {
     let extension = audio.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if let Some(address) = audio.to_str().filter(|audio| Address::is_one(audio)) {
+        let is_list = FORMATS.contains(&extension.as_str());
+        let is_file = AUDIO_EXTENSIONS.contains(&extension.as_str()) || extension == archive::EXTENSION;
+        return Ok(match (is_list, is_file) {
+            (true, _) => json!({"manifest": address}),
+            (_, true) => json!({"paths": [address]}),
+            (false, false) => json!({"root": address}),
+        });
+    }
     if !audio.exists() {
         return Err(format!("there is no file or folder `{}`", audio.display()));
     }

@@ -2,64 +2,90 @@
 //! where they lie, without unpacking.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use symphonia::core::io::MediaSource;
+use super::location::{Content, Handle, Location, Place, Stat};
+use super::objects::Stores;
+use crate::seed;
 
 /// The extension of archives.
 pub const EXTENSION: &str = "tar";
 
-/// Where a member lies in its archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Of its first byte.
-    pub start: u64,
-    /// Bytes.
-    pub len: u64,
-}
-
 /// The members of an archive, by name. The last one of a name counts, as it does when tar unpacks.
-#[derive(Debug, Default)]
-pub struct Index(BTreeMap<String, Place>);
+#[derive(Debug)]
+pub struct Index {
+    members: BTreeMap<String, Place>,
+    archive: Handle,
+    /// Of the archive.
+    stat: Stat,
+}
 
 impl Index {
     /// Reads the headers of an archive; what lies between them is skipped.
     ///
     /// # Errors
     /// When it cannot be read, is cut short, or is no plain tar (a compressed one, say).
-    pub fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let whole = file.metadata()?.len();
-        let mut archive = tar::Archive::new(file);
-        let mut members = BTreeMap::new();
-        for entry in archive.entries_with_seek()? {
-            let entry = entry?;
-            if !entry.header().entry_type().is_file() {
-                continue;
-            }
-            let place = Place { start: entry.raw_file_position(), len: entry.size() };
-            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-            if place.start + place.len > whole {
-                let message = format!("the archive is cut short in `{name}`");
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-            }
-            members.insert(name, place);
+    pub fn read(location: &Location, stores: &Stores) -> io::Result<Self> {
+        let mut archive = location.handle(stores)?;
+        let content = archive.open()?;
+        let stat = match &archive {
+            Handle::File(_) => location.stat(stores)?,
+            Handle::Object(reader) => reader.stat(),
+        };
+        let fault = content.fault();
+        let members = headers(content);
+        if let Some(error) = fault.and_then(|fault| fault.error()) {
+            return Err(error.into());
         }
-        Ok(Self(members))
+        archive.forget();
+        Ok(Self { members: members?, archive, stat })
     }
 
     /// The members in the order of their names.
     pub fn members(&self) -> impl Iterator<Item = (&str, Place)> {
-        self.0.iter().map(|(name, place)| (name.as_str(), *place))
+        self.members.iter().map(|(name, place)| (name.as_str(), *place))
     }
 
     /// Where a member lies.
     pub fn place(&self, name: &str) -> Option<Place> {
-        self.0.get(name).copied()
+        self.members.get(name).copied()
     }
+
+    /// What is known of a member without reading it. It counts as changed when the archive does, or its place in it.
+    pub fn stat(&self, place: Place) -> Stat {
+        Stat { len: place.len, identity: seed::derive(self.stat.identity, &[place.start, place.len]) }
+    }
+
+    /// Opens a member.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the archive cannot be read.
+    pub fn open(&self, member: &str) -> io::Result<Content> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the archive has no member `{member}`"));
+        self.archive.open_part(self.place(member).ok_or_else(missing)?)
+    }
+}
+
+fn headers(content: Content) -> io::Result<BTreeMap<String, Place>> {
+    let whole = content.len();
+    let mut archive = tar::Archive::new(content);
+    let mut members = BTreeMap::new();
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let place = Place { start: entry.raw_file_position(), len: entry.size() };
+        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
+        if place.start.saturating_add(place.len) > whole {
+            let message = format!("the archive is cut short in `{name}`");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        members.insert(name, place);
+    }
+    Ok(members)
 }
 
 /// Splits `shards/a.tar/songs/b.flac` into the archive and the name of the member, if the former is a file.
@@ -76,85 +102,46 @@ pub fn is_archive(path: &Path) -> bool {
 
 /// The indices of archives that members were read from.
 #[derive(Debug, Default)]
-pub struct Archives(Mutex<HashMap<PathBuf, Arc<Index>>>);
+pub struct Archives(Mutex<HashMap<Location, Arc<Index>>>);
 
 impl Archives {
-    /// Opens a member of an archive.
+    /// The index of an archive, read when it is asked for first or its file has changed.
     ///
     /// # Errors
-    /// When the archive cannot be read, or has no such member.
-    pub fn open(&self, archive: &Path, member: &str) -> io::Result<Section> {
+    /// As [`Index::read`].
+    pub fn index(&self, archive: &Location, stores: &Stores) -> io::Result<Arc<Index>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(archive).cloned();
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let index = Arc::new(Index::read(archive)?);
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(archive.to_owned(), index.clone());
-                index
-            }
+        let is_current = |index: &Arc<Index>| match archive {
+            Location::File(_) => archive.stat(stores).is_ok_and(|stat| stat == index.stat),
+            // Every read asks for the version that the index is of.
+            Location::Object(_) => true,
         };
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the archive has no member `{member}`"));
-        Section::new(File::open(archive)?, index.place(member).ok_or_else(missing)?)
-    }
-}
-
-/// A part of a file, as if it were one.
-#[derive(Debug)]
-pub struct Section {
-    file: File,
-    place: Place,
-    at: u64,
-}
-
-impl Section {
-    /// The part of a file that lies there.
-    ///
-    /// # Errors
-    /// When the file system refuses.
-    pub fn new(mut file: File, place: Place) -> io::Result<Self> {
-        file.seek(SeekFrom::Start(place.start))?;
-        Ok(Self { file, place, at: 0 })
-    }
-}
-
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.place.len.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let read = self.file.read(&mut buffer[..wanted])?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Section {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.place.len.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        let before = || io::Error::new(io::ErrorKind::InvalidInput, "a place before the beginning");
-        let at = at.ok_or_else(before)?;
-        self.file.seek(SeekFrom::Start(self.place.start + at))?;
-        self.at = at;
-        Ok(at)
-    }
-}
-
-impl MediaSource for Section {
-    fn is_seekable(&self) -> bool {
-        true
+        if let Some(index) = known.filter(is_current) {
+            return Ok(index);
+        }
+        let index = Arc::new(Index::read(archive, stores)?);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(archive.clone(), index.clone());
+        Ok(index)
     }
 
-    fn byte_len(&self) -> Option<u64> {
-        Some(self.place.len)
+    /// Drops what is known of an archive that has turned out to be another one.
+    pub fn forget(&self, archive: &Location) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(archive);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, SeekFrom};
+
+    use symphonia::core::io::MediaSource;
+
     use super::*;
+
+    fn index(path: &Path) -> io::Result<Arc<Index>> {
+        Archives::default().index(&Location::File(path.to_owned()), Stores::shared())
+    }
 
     fn archive(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("folder");
@@ -174,13 +161,12 @@ mod tests {
     fn members_are_read_where_they_lie() {
         let long = format!("{}/deep.wav", "folder".repeat(30));
         let (_folder, path) = archive(&[("a.flac", b"first"), (&long, b"second one"), ("a.flac", b"last")]);
-        let index = Index::read(&path).expect("an archive");
+        let index = index(&path).expect("an archive");
         assert_eq!(
             index.members().map(|(name, place)| (name, place.len)).collect::<Vec<_>>(),
             [("a.flac", 4), (long.as_str(), 10)]
         );
-        let archives = Archives::default();
-        let mut section = archives.open(&path, &long).expect("a member");
+        let mut section = index.open(&long).expect("a member");
         let mut text = String::new();
         section.read_to_string(&mut text).expect("text");
         assert_eq!((text.as_str(), section.byte_len()), ("second one", Some(10)));
@@ -189,9 +175,23 @@ mod tests {
         section.read_to_string(&mut text).expect("text");
         assert_eq!(text, "one");
         assert!(section.seek(SeekFrom::Current(-11)).is_err());
-        assert_eq!(archives.open(&path, "b.flac").expect_err("none").kind(), io::ErrorKind::NotFound);
+        assert_eq!(index.open("b.flac").expect_err("none").kind(), io::ErrorKind::NotFound);
         assert_eq!(split(&path.join("a.flac")), Some((path.clone(), "a.flac".to_owned())));
         assert_eq!(split(&path.with_extension("tgz").join("a.flac")), None);
+    }
+
+    #[test]
+    fn an_archive_that_is_written_anew_is_looked_into_anew() {
+        let (_folder, path) = archive(&[("a.flac", b"first")]);
+        let (archives, location) = (Archives::default(), Location::File(path.clone()));
+        let members = || {
+            let index = archives.index(&location, Stores::shared()).expect("an archive");
+            index.members().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(members(), ["a.flac"]);
+        let (_other, other) = archive(&[("b.flac", b"another"), ("c.flac", b"and one")]);
+        std::fs::copy(other, &path).expect("a copy");
+        assert_eq!(members(), ["b.flac", "c.flac"]);
     }
 
     #[test]
@@ -199,8 +199,8 @@ mod tests {
         let (_folder, path) = archive(&[("a.flac", &[7; 4000])]);
         let whole = std::fs::read(&path).expect("bytes");
         std::fs::write(&path, &whole[..2000]).expect("write");
-        assert!(Index::read(&path).expect_err("cut").to_string().contains("cut short in `a.flac`"));
+        assert!(index(&path).expect_err("cut").to_string().contains("cut short in `a.flac`"));
         std::fs::write(&path, [&b"\x1f\x8b\x08"[..], &[9; 2000]].concat()).expect("write");
-        assert!(Index::read(&path).is_err());
+        assert!(index(&path).is_err());
     }
 }

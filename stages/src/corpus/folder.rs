@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::{DirEntry, WalkDir};
 
-use super::archive::{self, Index, Place};
+use super::archive::{self, Index};
+use super::location::{Location, Stat};
+use super::objects::Stores;
 
 /// What counts as audio when nothing else is said: the extensions of the containers and codecs that `decode` knows,
 /// and of those that people expect it to know, so that such files are reported instead of overlooked.
@@ -27,6 +29,9 @@ pub struct Selection {
     exclude: GlobSet,
     exclude_folders: GlobSet,
 }
+
+/// Is called with the path below the folder, and with what is known of it where that costs nothing.
+pub type Found<'a> = &'a mut dyn FnMut(&Path, Option<Stat>);
 
 /// What a search has seen besides the files that were wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,15 +73,51 @@ impl Selection {
         included && !self.exclude.is_match(relative)
     }
 
+    /// Whether something below a folder is wanted that is known by its path only: not if a folder on the way is hidden or
+    /// left out.
+    fn wants_by_path(&self, relative: &Path) -> bool {
+        let hidden = relative.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
+        let shut = || relative.ancestors().skip(1).any(|folder| self.exclude_folders.is_match(folder));
+        !hidden && self.wants(relative) && !shut()
+    }
+
+    /// Calls `found` for every wanted member of an archive that is called `path` below the folder.
+    pub fn search_archive(&self, path: &Path, index: &Index, passed: &mut Passed, found: Found<'_>) {
+        for (name, place) in index.members() {
+            let member = path.join(name);
+            let hidden = name.rsplit('/').next().is_some_and(|name| name.starts_with('.'));
+            if !hidden && self.wants(&member) {
+                found(&member, Some(index.stat(place)));
+            } else {
+                passed.count(&member);
+            }
+        }
+    }
+
+    /// Calls `found` for an object that a store has listed, if it is wanted. An archive is always passed on: what is in it
+    /// is for the caller to look at.
+    pub fn take_object(&self, path: &Path, stat: Stat, passed: &mut Passed, found: Found<'_>) {
+        if self.wants_by_path(path) || (archive::is_archive(path) && self.may_hold(path)) {
+            found(path, Some(stat));
+        } else {
+            passed.count(path);
+        }
+    }
+
+    fn may_hold(&self, archive: &Path) -> bool {
+        let hidden = archive.iter().any(|part| part.as_encoded_bytes().starts_with(b"."));
+        !hidden && !archive.ancestors().any(|folder| self.exclude_folders.is_match(folder))
+    }
+
     /// Calls `found` for every wanted file below `root`, in the order of their names, with its path below `root`. A tar
-    /// archive counts as a folder, and its members come with their place in it; one that cannot be read comes itself.
+    /// archive counts as a folder, and its members come with what is known of them; one that cannot be read comes itself.
     ///
     /// Links are followed; one that leads back to a folder it lies in adds nothing and is skipped. A link to nowhere
     /// is a file that cannot be read, which its reader will say.
     ///
     /// # Errors
     /// When a folder cannot be read: leaving its files out would silently change the corpus.
-    pub fn search(&self, root: &Path, found: &mut dyn FnMut(&Path, Option<Place>)) -> Result<Passed, SearchError> {
+    pub fn search(&self, root: &Path, found: Found<'_>) -> Result<Passed, SearchError> {
         let mut passed = Passed::default();
         let below = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
         let enter = |entry: &DirEntry| {
@@ -98,23 +139,14 @@ impl Selection {
                 },
             };
             if archive::is_archive(&path) {
-                let Ok(index) = Index::read(&root.join(&path)) else {
-                    found(&path, None);
-                    continue;
-                };
-                for (name, place) in index.members() {
-                    let member = path.join(name);
-                    let hidden = name.rsplit('/').next().is_some_and(|name| name.starts_with('.'));
-                    if !hidden && self.wants(&member) {
-                        found(&member, Some(place));
-                    } else {
-                        *passed.extensions.entry(extension(&member)).or_default() += 1;
-                    }
+                match Index::read(&Location::File(root.join(&path)), Stores::shared()) {
+                    Ok(index) => self.search_archive(&path, &index, &mut passed, found),
+                    Err(_) => found(&path, None),
                 }
             } else if self.wants(&path) {
                 found(&path, None);
             } else {
-                *passed.extensions.entry(extension(&path)).or_default() += 1;
+                passed.count(&path);
             }
         }
         Ok(passed)
@@ -122,6 +154,17 @@ impl Selection {
 }
 
 impl Passed {
+    /// Adds what another search has seen.
+    pub fn add(&mut self, other: Self) {
+        for (extension, count) in other.extensions {
+            *self.extensions.entry(extension).or_default() += count;
+        }
+    }
+
+    fn count(&mut self, path: &Path) {
+        *self.extensions.entry(extension(path)).or_default() += 1;
+    }
+
     /// `12 .txt, 3 .jpg`, the most frequent first.
     pub fn describe(&self) -> String {
         let mut counts: Vec<(&String, u64)> = self.extensions.iter().map(|(name, &count)| (name, count)).collect();

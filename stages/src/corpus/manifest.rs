@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, StringArray};
 use arrow::compute::cast;
@@ -14,6 +14,10 @@ use arrow::datatypes::DataType;
 use omar_schemas::Split;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::location::{Content, Handle, Location};
+use super::objects::Stores;
 
 /// The extensions of the formats.
 pub const FORMATS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "parquet"];
@@ -42,10 +46,10 @@ pub struct Entry {
 
 /// A list cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}`{}: {message}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
+#[error("`{list}`{}: {message}", line.map_or(String::new(), |line| format!(", line {line}")))]
 pub struct ManifestError {
     /// The list.
-    pub path: PathBuf,
+    pub list: String,
     /// From 1, where there is one.
     pub line: Option<u64>,
     /// What is wrong.
@@ -56,27 +60,80 @@ pub struct ManifestError {
 ///
 /// # Errors
 /// When the list cannot be read, has no column `path`, or an entry is malformed.
-pub fn read(path: &Path, found: &mut dyn FnMut(Entry) -> Result<(), ManifestError>) -> Result<(), ManifestError> {
-    let list = List { path };
-    let file = File::open(path).map_err(|error| list.error(None, error.to_string()))?;
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => list.delimited(file, b',', found),
-        Some("tsv") => list.delimited(file, b'\t', found),
-        Some("jsonl" | "ndjson") => list.json_lines(file, found),
-        Some("parquet") => list.parquet(file, found),
+pub fn read(
+    location: &Location,
+    stores: &Stores,
+    found: &mut dyn FnMut(Entry) -> Result<(), ManifestError>,
+) -> Result<(), ManifestError> {
+    let list = List { location };
+    let refused = |error: std::io::Error| match super::location::store_error(&error) {
+        Some(store) => list.error(None, store.message.clone()),
+        None => list.error(None, error.to_string()),
+    };
+    let handle = location.handle(stores).map_err(refused)?;
+    let open = || handle.open().map_err(refused);
+    match location.extension() {
+        Some("csv") => list.delimited(open()?, b',', found),
+        Some("tsv") => list.delimited(open()?, b'\t', found),
+        Some("jsonl" | "ndjson") => list.json_lines(open()?, found),
+        Some("parquet") => match handle {
+            Handle::File(path) => list.parquet(File::open(path).map_err(refused)?, found),
+            Handle::Object(_) => list.parquet(Chunks { content: Arc::new(Mutex::new(open()?)) }, found),
+        },
         _ => Err(list.error(None, format!("expected a list that ends in .{}", FORMATS.join(", .")))),
     }
 }
 
 struct List<'a> {
-    path: &'a Path,
+    location: &'a Location,
+}
+
+/// An object as the reader of parquet wants it: its parts, in any order, through the blocks of one reader.
+struct Chunks {
+    content: Arc<Mutex<Content>>,
+}
+
+/// Reads on from a place.
+struct Chunk {
+    content: Arc<Mutex<Content>>,
+    at: u64,
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = BufReader<Chunk>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(Chunk { content: self.content.clone(), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<bytes::Bytes> {
+        let mut bytes = vec![0; length];
+        Chunk { content: self.content.clone(), at: start }.read_exact(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+impl Read for Chunk {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.seek(SeekFrom::Start(self.at))?;
+        let read = content.read(buffer)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 type Found<'a> = &'a mut dyn FnMut(Entry) -> Result<(), ManifestError>;
 
 impl List<'_> {
     fn error(&self, line: Option<u64>, message: impl Into<String>) -> ManifestError {
-        ManifestError { path: self.path.to_owned(), line, message: message.into() }
+        ManifestError { list: self.location.to_string(), line, message: message.into() }
     }
 
     /// Positions of [`COLUMNS`] among `names`.
@@ -104,7 +161,7 @@ impl List<'_> {
         Ok(Entry { line, path, id: filled(id), split, hash: filled(hash), bytes })
     }
 
-    fn delimited(&self, file: File, delimiter: u8, found: Found<'_>) -> Result<(), ManifestError> {
+    fn delimited(&self, file: Content, delimiter: u8, found: Found<'_>) -> Result<(), ManifestError> {
         let mut input = BufReader::new(file);
         skip_byte_order_mark(&mut input).map_err(|error| self.error(None, error.to_string()))?;
         // Where lines end in CR LF, the csv crate counts the LF as part of the next record.
@@ -140,7 +197,7 @@ impl List<'_> {
         self.error(line, message)
     }
 
-    fn json_lines(&self, file: File, found: Found<'_>) -> Result<(), ManifestError> {
+    fn json_lines(&self, file: Content, found: Found<'_>) -> Result<(), ManifestError> {
         let mut input = BufReader::new(file);
         skip_byte_order_mark(&mut input).map_err(|error| self.error(None, error.to_string()))?;
         for (line, text) in (1..).zip(input.lines()) {
@@ -173,7 +230,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn parquet(&self, file: File, found: Found<'_>) -> Result<(), ManifestError> {
+    fn parquet(&self, file: impl ChunkReader + 'static, found: Found<'_>) -> Result<(), ManifestError> {
         let refused = |error: parquet::errors::ParquetError| self.error(None, error.to_string());
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(refused)?;
         let columns = self.columns(builder.schema().fields().iter().map(|field| field.name().as_str()))?;
@@ -202,7 +259,7 @@ impl List<'_> {
     }
 }
 
-fn skip_byte_order_mark(input: &mut BufReader<File>) -> std::io::Result<()> {
+fn skip_byte_order_mark(input: &mut BufReader<Content>) -> std::io::Result<()> {
     if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
         input.read_exact(&mut [0; 3])?;
     }
@@ -218,7 +275,7 @@ mod tests {
         let path = folder.path().join(name);
         std::fs::write(&path, content).expect("write");
         let mut entries = Vec::new();
-        let result = read(&path, &mut |entry| {
+        let result = read(&Location::File(path), Stores::shared(), &mut |entry| {
             entries.push(entry);
             Ok(())
         });

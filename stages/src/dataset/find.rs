@@ -38,9 +38,9 @@ pub(super) fn search(folder: &Path, patterns: &[&str]) -> Result<(Vec<PathBuf>, 
     let selection = Selection::new(&patterns, &[]).expect("the patterns of layouts are well formed");
     let mut found = Vec::new();
     let passed = selection
-        .search(folder, &mut |path, place| {
+        .search(folder, &mut |path, member| {
             // Annotations are read as files.
-            if place.is_none() {
+            if member.is_none() {
                 found.push(folder.join(path));
             }
         })

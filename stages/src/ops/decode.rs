@@ -4,7 +4,6 @@
 //! its [`DecodeError`]; so is a file that makes a codec panic. At most a few blocks of a recording exist at a time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, ListArray, RecordBatch, UInt32Array, UInt64Array};
@@ -16,7 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, DecodeOptions, Decoder, Downmix, Limits};
-use crate::corpus::archive::{self, Archives};
+use crate::corpus::archive::Archives;
+use crate::corpus::location::{Content, Location, store_error};
+use crate::corpus::objects::{Fault, Problem, StoreError, Stores};
 use crate::error::{BindError, Rejection, StageError};
 use crate::stage::{Inputs, Operator, Output, Port, Progress, Scope, Stage, StageContext, StageKind};
 
@@ -62,7 +63,7 @@ fn default_max_file() -> Bytes {
 /// The bound stage.
 #[derive(Debug)]
 pub struct Decode {
-    root: PathBuf,
+    root: Location,
     options: DecodeOptions,
     schema: SchemaRef,
     archives: Arc<Archives>,
@@ -79,7 +80,8 @@ impl StageKind for Decode {
     type Params = DecodeParams;
 
     fn bind(params: DecodeParams, inputs: &Inputs<'_>) -> Result<Self, BindError> {
-        let root = PathBuf::from(inputs.spec::<Track>("in")?.root);
+        let root =
+            Location::parse(&inputs.spec::<Track>("in")?.root).map_err(|error| BindError::node(error.to_string()))?;
         if params.max_duration.seconds() <= 0.0 {
             return Err(BindError::param("max_duration", "no recording is shorter than nothing"));
         }
@@ -116,7 +118,7 @@ impl Stage for Decode {
 }
 
 struct DecodeOperator {
-    root: PathBuf,
+    root: Location,
     options: DecodeOptions,
     schema: SchemaRef,
     archives: Arc<Archives>,
@@ -128,6 +130,8 @@ struct Current {
     origin: Origin,
     decoder: Decoder,
     start: u64,
+    /// Of the store that it comes from.
+    fault: Option<Fault>,
 }
 
 impl Operator for DecodeOperator {
@@ -136,8 +140,8 @@ impl Operator for DecodeOperator {
             return Err(StageError::Failed(format!("expected one recording at a time, found {}", batch.num_rows())));
         }
         let origin = Origin::read(batch, 0)?;
-        match open(&self.root.join(&origin.path), &self.options, &self.archives) {
-            Ok(decoder) => self.current = Some(Current { origin, decoder, start: 0 }),
+        match self.open(&origin.path) {
+            Ok((decoder, fault)) => self.current = Some(Current { origin, decoder, start: 0, fault }),
             Err(rejection) => out.reject(origin.track_id, rejection),
         }
         self.resume(out)
@@ -147,7 +151,8 @@ impl Operator for DecodeOperator {
         for _ in 0..BLOCKS_AT_A_TIME {
             let Some(current) = &mut self.current else { return Ok(Progress::Idle) };
             let mut samples = Vec::with_capacity(self.options.block_len);
-            match guarded(|| current.decoder.next_block(&mut samples)) {
+            let decoded = guarded(|| current.decoder.next_block(&mut samples));
+            match or_fault(decoded, current.fault.as_ref()) {
                 Ok(true) => {
                     let block = Block {
                         sample_rate: current.decoder.info().sample_rate,
@@ -174,15 +179,52 @@ impl Operator for DecodeOperator {
     }
 }
 
-/// Opens a file, or a member of a tar archive.
-fn open(path: &Path, options: &DecodeOptions, archives: &Archives) -> Result<Decoder, Rejection> {
-    guarded(|| match archive::split(path) {
-        Some((archive, member)) => {
-            let extension = Path::new(&member).extension().and_then(|extension| extension.to_str());
-            Decoder::new(Box::new(archives.open(&archive, &member)?), extension, options)
+impl DecodeOperator {
+    /// Opens a file, an object, or a member of a tar archive.
+    fn open(&self, path: &str) -> Result<(Decoder, Option<Fault>), Rejection> {
+        let location = self.root.join(path).map_err(|error| Rejection::new("io", error.to_string()))?;
+        let archive = location.in_archive();
+        let opened = match (&location, &archive) {
+            (_, Some((archive, member))) => {
+                self.archives.index(archive, Stores::shared()).and_then(|index| index.open(member))
+            }
+            (Location::Object(_), None) => location.handle(Stores::shared()).and_then(|handle| handle.open()),
+            (Location::File(path), None) => return Ok((guarded(|| Decoder::open(path, &self.options))?, None)),
+        };
+        let content = opened.map_err(|error| match store_error(&error) {
+            Some(store) => refused(store),
+            None => Rejection::new("io", DecodeError::from(error).to_string()),
+        })?;
+        let decoded = self.decoder(content, location.extension());
+        if let (Err(rejection), Some((archive, _))) = (&decoded, &archive)
+            && rejection.class == "io"
+        {
+            // It may have become another archive: the next one that wants something of it looks again.
+            self.archives.forget(archive);
         }
-        None => Decoder::open(path, options),
-    })
+        decoded
+    }
+
+    fn decoder(&self, content: Content, extension: Option<&str>) -> Result<(Decoder, Option<Fault>), Rejection> {
+        let fault = content.fault();
+        let decoder = guarded(|| Decoder::new(Box::new(content), extension, &self.options));
+        Ok((or_fault(decoder, fault.as_ref())?, fault))
+    }
+}
+
+/// What a codec has made of an object, unless the store has failed under it: a codec takes that for the end of the file, or
+/// for damage, and may even go on.
+fn or_fault<T>(decoded: Result<T, Rejection>, fault: Option<&Fault>) -> Result<T, Rejection> {
+    match fault.and_then(Fault::error) {
+        Some(error) => Err(refused(&error)),
+        None => decoded,
+    }
+}
+
+/// A rejection by a store. It has asked as often as is good already, except where the object has changed: a second try reads
+/// the new one.
+fn refused(error: &StoreError) -> Rejection {
+    Rejection::new("io", format!("cannot read {error}")).settled(error.problem != Problem::Changed)
 }
 
 /// Runs a codec; a panic in it is a fault of the file.

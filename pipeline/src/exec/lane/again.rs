@@ -39,11 +39,12 @@ impl Tries {
 }
 
 impl Lane {
-    /// Begins the recording once more if the node that rejected it wants that, after a pause. If it was tried more than
+    /// Begins the recording once more if the node that rejected it wants that, after a pause. What an object store refuses
+    /// is settled: it was asked again where it failed, and tries do not multiply. If it was tried more than
     /// once, the message of the rejection says so.
     pub(super) fn tries_again(&mut self, node: usize, rejection: &mut Rejection) -> bool {
         let node = &self.network.nodes[node];
-        let Some(retry) = node.retry.filter(|_| rejection.class == IO) else { return false };
+        let Some(retry) = node.retry.filter(|_| rejection.class == IO && !rejection.settled) else { return false };
         self.tries.failed += 1;
         let Some(pause) = retry.pause(self.tries.failed) else {
             rejection.message = format!("{} (tried {} times)", rejection.message, self.tries.failed);
