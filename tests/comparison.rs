@@ -18,8 +18,8 @@ name: small
 compare:
   set: {"nodes.{until}.params.repeats": 1, "nodes.{until}.params.training.steps": 20}
   columns:
-    - {task: pitch, graph: ROOT/configs/eval_pitch.yaml, data: ROOT/examples/benchmark/nsynth}
     - {task: tagging, graph: ROOT/configs/eval_tagging.yaml, data: gone, help: "ask the authors"}
+    - {task: pitch, graph: ROOT/configs/eval_pitch.yaml, data: ROOT/examples/benchmark/nsynth}
   rows:
     - {name: a network, model: ROOT/examples/encoders/omar-rq, paper: OMAR-RQ base}
     - {name: to come, model: models/later}
