@@ -127,9 +127,13 @@ impl Stores {
     /// # Errors
     /// When it cannot.
     pub fn reach(&self, address: &Address) -> Result<String, StoreError> {
-        let one = self.stat(address).map(|stat| format!("an object of {} bytes", stat.len));
-        if one.is_ok() || !address.scheme().lists() {
-            return one;
+        if !address.key().is_empty() || !address.scheme().lists() {
+            match self.stat(address) {
+                Ok(stat) => return Ok(format!("an object of {} bytes", stat.len)),
+                // A folder is no object, and who may list need not be one who may read.
+                Err(error) if address.scheme().lists() && error.problem != Problem::Unavailable => {}
+                Err(error) => return Err(error),
+            }
         }
         let (client, _) = self.find(address)?;
         let listed = wait(page(client, address.clone(), None, Some(1), self.patience))?;
