@@ -194,17 +194,20 @@ impl DecodeOperator {
         };
         let content = opened.map_err(|error| match store_error(&error) {
             Some(store) => refused(store),
-            None => Rejection::new("io", DecodeError::from(error).to_string()),
+            None => {
+                // What an archive does not have it will not have at once.
+                let final_answer = archive.is_some() && error.kind() == std::io::ErrorKind::NotFound;
+                Rejection::new("io", DecodeError::from(error).to_string()).settled(final_answer)
+            }
         })?;
         self.decoder(content, location.extension())
     }
 
-    /// Gives up on a recording. Where it could not be read in an archive, that may have become another one: the next
-    /// recording that wants something of it looks again.
+    /// Gives up on a recording. Where an archive in a store has become another one, the next recording that wants something
+    /// of it looks again.
     fn reject(&self, origin: &Origin, rejection: Rejection, out: &mut dyn Output) {
-        let archive = || self.root.join(&origin.path).ok()?.in_archive();
-        if rejection.class == "io"
-            && let Some((archive, _)) = archive()
+        if let Ok(location @ Location::Object(_)) = self.root.join(&origin.path)
+            && let (false, Some((archive, _))) = (rejection.settled, location.in_archive())
         {
             self.archives.forget(&archive);
         }

@@ -108,7 +108,11 @@ impl Failure {
                     return lasting(Problem::Denied, message);
                 }
                 match (status(&said), http_error(error)) {
-                    (Some(status), _) if status == 408 || status == 429 || status >= 500 => {
+                    // A listing says so in this way.
+                    (Some(404), _) => Self::Lasting(StoreError::missing(address)),
+                    (Some(403), _) => Self::Lasting(StoreError::denied(address, "403 Forbidden")),
+                    (Some(401), _) => Self::Lasting(StoreError::denied(address, "401 Unauthorized")),
+                    (Some(status), _) if matches!(status, 408 | 429 | 500 | 502..) => {
                         Self::Passing(format!("the store answers {status}"))
                     }
                     (Some(status), _) => {
