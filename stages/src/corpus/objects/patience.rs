@@ -107,6 +107,10 @@ impl Failure {
                     let message = format!("no credentials: {}", credentials(address.scheme()));
                     return lasting(Problem::Denied, message);
                 }
+                if http_error(error).is_some_and(is_plain) {
+                    let advice = "where that is what you want, set AWS_ALLOW_HTTP=true (GOOGLE_, AZURE_)";
+                    return lasting(Problem::Refused, format!("the endpoint is `http://`, unencrypted ({advice})"));
+                }
                 match (status(&said), http_error(error)) {
                     // A listing says so in this way.
                     (Some(404), _) => Self::Lasting(StoreError::missing(address)),
@@ -138,6 +142,11 @@ fn http_error(error: &Error) -> Option<&HttpError> {
         cause = error.source();
     }
     None
+}
+
+/// Whether the client refuses to speak without encryption.
+fn is_plain(error: &HttpError) -> bool {
+    root_cause(error).contains("URL scheme is not allowed")
 }
 
 fn connection(error: &HttpError) -> String {
