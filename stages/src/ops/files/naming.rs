@@ -49,9 +49,9 @@ impl Files {
         }
         let content = self.params.identity == Identity::Content;
         let seen = known.stat.map_or_else(|| self.look(&path), Ok);
-        let seen = seen.and_then(|stat| {
+        let seen = seen.map(|stat| {
             let identity = if content { self.hash(&path).unwrap_or(0) } else { stat.identity };
-            Ok(Stat { identity, ..stat })
+            Stat { identity, ..stat }
         });
         let Stat { len: bytes, identity } = seen.unwrap_or_default();
         Recording { track_id, path, split, bytes, identity, content }
