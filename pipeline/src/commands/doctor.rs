@@ -246,9 +246,10 @@ fn stores(node: &str, source: Option<&dyn Source>) -> Vec<Check> {
         Ok(found) => Check::ok(&name, format!("`{}`: {found}", reach.place)),
         Err(why) => {
             // What may help stands in brackets behind what the store has said.
-            let (why, advice) = why.split_once(" (").unwrap_or((&why, ""));
-            let advice =
-                advice.strip_suffix(')').unwrap_or("check the address, and that this machine can reach the store");
+            let (why, advice) = match why.split_once(" (set ") {
+                Some((why, advice)) => (why, format!("set {}", advice.trim_end_matches(')'))),
+                None => (&*why, "check the address, and that this machine can reach the store".to_owned()),
+            };
             Check::missing(&name, format!("`{}`: {why}", reach.place), advice)
         }
     };

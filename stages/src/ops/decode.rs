@@ -142,7 +142,7 @@ impl Operator for DecodeOperator {
         let origin = Origin::read(batch, 0)?;
         match self.open(&origin.path) {
             Ok((decoder, fault)) => self.current = Some(Current { origin, decoder, start: 0, fault }),
-            Err(rejection) => out.reject(origin.track_id, rejection),
+            Err(rejection) => self.reject(&origin, rejection, out),
         }
         self.resume(out)
     }
@@ -165,8 +165,9 @@ impl Operator for DecodeOperator {
                 }
                 Ok(false) => self.current = None,
                 Err(rejection) => {
-                    out.reject(current.origin.track_id, rejection);
-                    self.current = None;
+                    if let Some(current) = self.current.take() {
+                        self.reject(&current.origin, rejection, out);
+                    }
                 }
             }
         }
@@ -193,16 +194,24 @@ impl DecodeOperator {
         };
         let content = opened.map_err(|error| match store_error(&error) {
             Some(store) => refused(store),
-            None => Rejection::new("io", DecodeError::from(error).to_string()),
+            None => {
+                // What an archive does not have it will not have at once.
+                let final_answer = archive.is_some() && error.kind() == std::io::ErrorKind::NotFound;
+                Rejection::new("io", DecodeError::from(error).to_string()).settled(final_answer)
+            }
         })?;
-        let decoded = self.decoder(content, location.extension());
-        if let (Err(rejection), Some((archive, _))) = (&decoded, &archive)
-            && rejection.class == "io"
+        self.decoder(content, location.extension())
+    }
+
+    /// Gives up on a recording. Where an archive in a store has become another one, the next recording that wants something
+    /// of it looks again.
+    fn reject(&self, origin: &Origin, rejection: Rejection, out: &mut dyn Output) {
+        if let Ok(location @ Location::Object(_)) = self.root.join(&origin.path)
+            && let (false, Some((archive, _))) = (rejection.settled, location.in_archive())
         {
-            // It may have become another archive: the next one that wants something of it looks again.
-            self.archives.forget(archive);
+            self.archives.forget(&archive);
         }
-        decoded
+        out.reject(origin.track_id, rejection);
     }
 
     fn decoder(&self, content: Content, extension: Option<&str>) -> Result<(Decoder, Option<Fault>), Rejection> {

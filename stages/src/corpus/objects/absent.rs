@@ -1,5 +1,6 @@
 //! What stands for object stores in a program that was built without them.
 
+use std::convert::Infallible;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::{Fault, Problem, StoreError, UNAVAILABLE};
@@ -12,7 +13,7 @@ pub struct Stores;
 
 /// There are none.
 #[derive(Debug, Clone)]
-pub enum ObjectReader {}
+pub struct ObjectReader(Infallible);
 
 impl Stores {
     /// Those of this process.
@@ -65,43 +66,43 @@ impl Stores {
 impl ObjectReader {
     /// Bytes.
     pub fn len(&self) -> u64 {
-        match *self {}
+        match self.0 {}
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        match *self {}
+        match self.0 {}
     }
 
     /// What is known of the object.
     pub fn stat(&self) -> Stat {
-        match *self {}
+        match self.0 {}
     }
 
     /// Whether the store has failed.
     pub fn fault(&self) -> Fault {
-        match *self {}
+        match self.0 {}
     }
 
     /// Where to end.
     pub fn read_no_further_than(&mut self, _end: u64) {
-        match *self {}
+        match self.0 {}
     }
 
     /// Drops what was read.
     pub fn forget(&mut self) {
-        match *self {}
+        match self.0 {}
     }
 }
 
 impl Read for ObjectReader {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        match *self {}
+        match self.0 {}
     }
 }
 
 impl Seek for ObjectReader {
     fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
-        match *self {}
+        match self.0 {}
     }
 }

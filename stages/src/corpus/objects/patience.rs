@@ -107,8 +107,16 @@ impl Failure {
                     let message = format!("no credentials: {}", credentials(address.scheme()));
                     return lasting(Problem::Denied, message);
                 }
+                if http_error(error).is_some_and(is_plain) {
+                    let advice = "where that is what you want, set AWS_ALLOW_HTTP=true (GOOGLE_, AZURE_)";
+                    return lasting(Problem::Refused, format!("the endpoint is `http://`, unencrypted ({advice})"));
+                }
                 match (status(&said), http_error(error)) {
-                    (Some(status), _) if status == 408 || status == 429 || status >= 500 => {
+                    // A listing says so in this way.
+                    (Some(404), _) => Self::Lasting(StoreError::missing(address)),
+                    (Some(403), _) => Self::Lasting(StoreError::denied(address, "403 Forbidden")),
+                    (Some(401), _) => Self::Lasting(StoreError::denied(address, "401 Unauthorized")),
+                    (Some(status), _) if matches!(status, 408 | 429 | 500 | 502..) => {
                         Self::Passing(format!("the store answers {status}"))
                     }
                     (Some(status), _) => {
@@ -134,6 +142,11 @@ fn http_error(error: &Error) -> Option<&HttpError> {
         cause = error.source();
     }
     None
+}
+
+/// Whether the client refuses to speak without encryption.
+fn is_plain(error: &HttpError) -> bool {
+    root_cause(error).contains("URL scheme is not allowed")
 }
 
 fn connection(error: &HttpError) -> String {

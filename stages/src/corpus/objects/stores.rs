@@ -127,16 +127,21 @@ impl Stores {
     /// # Errors
     /// When it cannot.
     pub fn reach(&self, address: &Address) -> Result<String, StoreError> {
-        let one = self.stat(address).map(|stat| format!("an object of {} bytes", stat.len));
-        if one.is_ok() || !address.scheme().lists() {
-            return one;
+        if address.scheme().lists() {
+            let (client, _) = self.find(address)?;
+            let listed = wait(page(client, address.clone(), None, Some(1), self.patience));
+            match listed {
+                Ok(listed) if !listed.result.objects.is_empty() => {
+                    return Ok("answers, and has objects there".to_owned());
+                }
+                // It may be a single object, and who may read need not be one who may list.
+                Ok(_) if !address.key().is_empty() => {}
+                Ok(_) => return Ok("answers, and is empty".to_owned()),
+                Err(error) if error.problem == Problem::Denied && address.extension().is_some() => {}
+                Err(error) => return Err(error),
+            }
         }
-        let (client, _) = self.find(address)?;
-        let listed = wait(page(client, address.clone(), None, Some(1), self.patience))?;
-        match listed.result.objects.is_empty() {
-            false => Ok("answers, and has objects there".to_owned()),
-            true => Err(StoreError::new(address, Problem::Missing, "the store answers, and has nothing there")),
-        }
+        self.stat(address).map(|stat| format!("an object of {} bytes", stat.len))
     }
 
     /// Opens an object: reads its beginning, and notes which version it is.
@@ -205,7 +210,8 @@ impl Stores {
         if let Some(client) = clients.get(&name) {
             return Ok((client.clone(), key));
         }
-        let client = Client::new(address, &self.variables, &self.patience).map_err(refused)?;
+        let client = Client::new(address, &self.variables, &self.patience)
+            .map_err(|message| StoreError::denied(address, &message))?;
         clients.insert(name, client.clone());
         Ok((client, key))
     }

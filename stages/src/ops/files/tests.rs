@@ -135,3 +135,35 @@ fn names_that_are_not_utf8_become_rejects() {
     assert_eq!(operator.push(0, &batch, &mut rejects).expect("push"), Progress::Idle);
     assert_eq!(rejects.0[0].1.class, "io");
 }
+
+#[test]
+fn places_are_named_below_the_root_or_by_all_of_their_path() {
+    let folder = corpus(&[("x/a.wav", "1"), ("x/y/b.wav", "22"), ("x/notes.txt", ""), ("z/odd.bin", "333")]);
+    let elsewhere = corpus(&[("c.wav", "4444")]);
+    let other = elsewhere.path().join("c.wav");
+    let named = list(json!({"root": folder.path(), "paths": ["x", "./z/odd.bin", &other]})).expect("list");
+    let names: Vec<_> = named.iter().map(|recording| (recording.path.as_str(), recording.bytes)).collect();
+    assert_eq!(names, [("x/a.wav", 1), ("x/y/b.wav", 2), ("z/odd.bin", 3), (other.to_str().expect("text"), 4)]);
+    let all = list(json!({"root": folder.path()})).expect("list");
+    assert_eq!(all, named[..2], "as if they were found");
+    let error = list(json!({"root": folder.path(), "paths": ["x", "gone.wav"]})).expect_err("not there");
+    assert!(error.contains("gone.wav` does not exist"), "{error}");
+    let error = bind(json!({"manifest": "list.csv", "paths": ["x"]})).expect_err("both").message;
+    assert!(error.contains("there is nothing to search"), "{error}");
+}
+
+#[test]
+fn addresses_are_looked_at_when_bound() {
+    let error = |params| bind(params).expect_err("refused").message;
+    assert!(error(json!({"root": "ftp://host/x"})).contains("expected an address with one of s3://"));
+    assert!(error(json!({"paths": ["a", "s3://"]})).contains("the name of a bucket"));
+    if AVAILABLE {
+        assert!(error(json!({"root": "https://host/x"})).contains("the web has no listing"));
+        assert!(bind(json!({"root": "s3://bucket/x", "paths": ["a.wav", "gs://other"]})).is_ok());
+        assert!(bind(json!({"manifest": "https://host/list.csv"})).is_ok());
+    } else {
+        let error = bind(json!({"root": "s3://bucket/x"})).expect_err("not built");
+        assert_eq!(error.message, "`s3://bucket/x`: this program was built without object stores");
+        assert_eq!(error.hint.as_deref(), Some("rebuild it with `--features objects`"));
+    }
+}
