@@ -161,10 +161,6 @@ impl Handle {
     ///
     /// # Errors
     /// When the file system refuses.
-    #[cfg_attr(
-        not(feature = "objects"),
-        expect(unreachable_code, unused_variables, reason = "without the feature there is no object to read")
-    )]
     pub fn open(&self) -> io::Result<Content> {
         match self {
             Self::File(path) => Content::of_file(File::open(path)?),
