@@ -24,6 +24,7 @@ use omar_stages::Registry;
 use serde_json::Value;
 
 use crate::cli::Exit;
+use crate::comparison::spec::{self, Found};
 use crate::diagnostic::Report;
 use crate::plan::Plan;
 use crate::terminal::colour;
@@ -61,6 +62,13 @@ pub fn write_message(text: &str) {
 /// The exit status, when the graph is wrong.
 pub fn load(graph: &Path, sets: &[String], json: bool, registry: &Registry) -> Result<Plan, Exit> {
     match Plan::load(graph, sets, registry) {
+        Err(_) if matches!(spec::load(graph, sets), Ok(Found::Spec(_))) => {
+            let graph = graph.display();
+            write_message(&format!(
+                "error: `{graph}` is a table of evaluations and no graph\nhelp: `run`, `plan` and `validate` take it\n"
+            ));
+            Err(Exit::Usage)
+        }
         Ok(plan) => {
             if !json {
                 write_report(graph, &plan.warnings);

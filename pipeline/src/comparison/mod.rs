@@ -59,9 +59,11 @@ pub(crate) struct Measured {
     pub(crate) layer: String,
     pub(crate) metric: String,
     pub(crate) smaller_is_better: bool,
-    /// Mean over repeats.
+    /// Mean over folds and repeats.
     pub(crate) value: f64,
     pub(crate) deviation: Option<f64>,
+    /// Folds of the data, 1 where they have one split; and repeats of each.
+    pub(crate) folds: usize,
     pub(crate) repeats: usize,
     pub(crate) interval: Option<(f64, f64)>,
     /// Test recordings behind it.
@@ -109,6 +111,7 @@ impl Measured {
     pub(crate) fn of(run: &str, evaluation: &Evaluation) -> Option<Self> {
         let main = evaluation.main()?;
         let coverage = &evaluation.details["coverage"];
+        let folds = main.by_fold().len().max(1);
         let used = coverage["used"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64);
         Some(Self {
             run: run.to_owned(),
@@ -120,7 +123,8 @@ impl Measured {
             smaller_is_better: evaluation.spec.smaller_is_better,
             value: main.mean(),
             deviation: main.deviation(),
-            repeats: main.values.len(),
+            folds,
+            repeats: main.values.len() / folds,
             interval: main.interval,
             n: main.n,
             annotated: coverage["annotated"].as_u64().unwrap_or_default(),

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 
 use super::{Cell, Comparison, HoleKind, Measured, Row};
 use crate::evaluation::paper;
-use crate::evaluation::table::Table;
+use crate::evaluation::table::{Table, in_words};
 use crate::svg::escape;
 
 const STYLE: &str = include_str!("../report/style.css");
@@ -16,11 +16,8 @@ const STYLE: &str = include_str!("../report/style.css");
 const OWN_STYLE: &str = "td.hole { color: var(--soft); } td .paper { display: block; color: var(--soft); font-size: 12px; }\n\
     tr.paper td { color: var(--soft); } th { white-space: nowrap; } ol { padding-left: 22px; }\n";
 
-/// `0.7312`, or `0.7312 ± 0.0041` over repeats.
 fn figure(measured: &Measured) -> String {
-    let digits = if measured.value.abs() >= 10.0 { 2 } else { 4 };
-    let deviation = measured.deviation.map(|deviation| format!(" ± {deviation:.digits$}")).unwrap_or_default();
-    format!("{:.digits$}{deviation}", measured.value)
+    in_words(measured.value, measured.deviation)
 }
 
 impl Comparison {
@@ -155,12 +152,14 @@ impl Comparison {
         let mut rows = Vec::new();
         for (row, cell, task) in self.cells() {
             let Cell::Figure(measured) = cell else { continue };
-            let repeats = if measured.repeats > 1 { format!(" over {}", measured.repeats) } else { String::new() };
+            let several =
+                |count: usize, what: &str| if count > 1 { format!(", {count} {what}") } else { String::new() };
+            let of = several(measured.folds, "folds") + &several(measured.repeats, "repeats");
             let interval = measured.interval.map_or("-".to_owned(), |(low, high)| format!("{low:.3} to {high:.3}"));
             rows.push(vec![
                 row.name.clone(),
                 task.to_owned(),
-                figure(measured) + &repeats,
+                figure(measured) + &of,
                 interval,
                 measured.layer.clone(),
                 measured.protocol.clone(),
@@ -188,7 +187,7 @@ impl Comparison {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{name}</title>\n\
              <style>\n{STYLE}{OWN_STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{name}</h1>\n\
              <p class=\"lead\">Frozen encoders, probes on top; {} figures, {} holes. Arrows say which way is better, bold is the \
-             best of a column, ± the deviation over repeats.</p>\n</header>\n",
+             best of a column, ± the deviation over folds or repeats.</p>\n</header>\n",
             self.count(None),
             self.rows.len() * self.columns.len() - self.count(None)
         );
@@ -205,19 +204,16 @@ impl Comparison {
             "<section>\n<h2>Behind the figures</h2>\n<p class=\"soft\">The layer is the one that is best on the \
                        validation recordings; intervals are by bootstrap over test recordings.</p>\n",
         );
-        let behind = self.behind();
-        html.push_str("<div class=\"wide\"><table>\n");
-        line(&mut html, "th", &behind.head);
-        behind.rows.iter().for_each(|row| line(&mut html, "td", row));
-        html.push_str("</table></div>\n</section>\n</body>\n</html>\n");
-        html
+        html.push_str(&self.behind().html());
+        html + "</section>\n</body>\n</html>\n"
     }
 
     fn html_table(&self, html: &mut String) {
         let (_, number) = self.notes();
         let table = self.table(false);
         html.push_str("<section>\n<div class=\"wide\"><table>\n");
-        line(html, "th", &table.head);
+        let head = table.head.iter().map(|name| format!("<th>{}</th>", escape(name)));
+        let _infallible = writeln!(html, "<tr>{}</tr>", head.collect::<String>());
         for (at, row) in self.rows.iter().enumerate() {
             let _infallible = write!(html, "<tr><td>{}</td>", escape(&row.name));
             for (column, (cell, task)) in row.cells.iter().zip(&self.columns).enumerate() {
@@ -284,6 +280,7 @@ impl Comparison {
             ("deviation", numbers(&|_, cell, _| cell.figure().and_then(|m| m.deviation)), true),
             ("low", numbers(&|_, cell, _| cell.figure().and_then(|m| m.interval).map(|interval| interval.0)), true),
             ("high", numbers(&|_, cell, _| cell.figure().and_then(|m| m.interval).map(|interval| interval.1)), true),
+            ("folds", counts(&|m| Some(m.folds as u64)), true),
             ("repeats", counts(&|m| Some(m.repeats as u64)), true),
             ("layer", measured(|m| m.layer.clone()), true),
             ("protocol", measured(|m| m.protocol.clone()), true),
@@ -297,13 +294,4 @@ impl Comparison {
             ("node", measured(|m| m.node.clone()), true),
         ])
     }
-}
-
-/// A row of a page's table.
-fn line(html: &mut String, kind: &str, cells: &[String]) {
-    html.push_str("<tr>");
-    for cell in cells {
-        let _infallible = write!(html, "<{kind}>{}</{kind}>", escape(cell));
-    }
-    html.push_str("</tr>\n");
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Evaluation, Figure, paper};
+use crate::svg::escape;
 
 /// Metrics that a table has columns for, at most.
 const COLUMNS: usize = 8;
@@ -18,9 +19,14 @@ pub(crate) struct Table {
 
 /// `0.7312`, or `0.7312 ± 0.0041` over folds or repeats.
 pub(crate) fn value(figure: &Figure) -> String {
-    let digits = if figure.mean().abs() >= 10.0 { 2 } else { 4 };
-    let deviation = figure.deviation().map(|deviation| format!(" ± {deviation:.digits$}")).unwrap_or_default();
-    format!("{:.digits$}{deviation}", figure.mean())
+    in_words(figure.mean(), figure.deviation())
+}
+
+/// A mean with its deviation, where there is one.
+pub(crate) fn in_words(mean: f64, deviation: Option<f64>) -> String {
+    let digits = if mean.abs() >= 10.0 { 2 } else { 4 };
+    let deviation = deviation.map(|deviation| format!(" ± {deviation:.digits$}")).unwrap_or_default();
+    format!("{mean:.digits$}{deviation}")
 }
 
 /// The figures of the probes of one task on the test split: a row per representation, with its chosen layer.
@@ -102,6 +108,28 @@ impl Table {
             text += &line(&cells.iter().enumerate().map(cell).collect::<Vec<_>>());
         }
         text
+    }
+
+    /// For a page, the best in bold.
+    pub(crate) fn html(&self) -> String {
+        let mut html = "<div class=\"wide\"><table>\n<tr>".to_owned();
+        for name in &self.head {
+            let _infallible = write!(html, "<th>{}</th>", escape(name));
+        }
+        html.push_str("</tr>\n");
+        for (row, cells) in self.rows.iter().enumerate() {
+            html.push_str("<tr>");
+            for (column, cell) in cells.iter().enumerate() {
+                let cell = escape(cell);
+                let _infallible = if self.best.contains(&(row, column)) {
+                    write!(html, "<td><b>{cell}</b></td>")
+                } else {
+                    write!(html, "<td>{cell}</td>")
+                };
+            }
+            html.push_str("</tr>\n");
+        }
+        html + "</table></div>\n"
     }
 
     /// In columns, for a terminal; the best have a star.

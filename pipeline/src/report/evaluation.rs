@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::chart::{self, Chart, Curve, Look, Scale};
 use super::timeline;
-use crate::evaluation::table::{self, Table};
+use crate::evaluation::table;
 use crate::evaluation::{Evaluation, paper};
 use crate::svg::{escape, text};
 
@@ -35,7 +35,7 @@ pub(super) fn sections(html: &mut String, evaluations: &[Evaluation], spectrogra
             escape(metric),
             uncertainty(&all)
         );
-        table(html, &table::of_task(&all));
+        html.push_str(&table::of_task(&all).html());
         folds(html, &all);
         published(html, task);
         html.push_str("</section>\n");
@@ -73,31 +73,10 @@ fn folds(html: &mut String, all: &[&Evaluation]) {
         if let Some(own) = table::of_folds(evaluation) {
             let name = escape(&evaluation.spec.input);
             let _infallible = writeln!(html, "<details><summary>Folds of {name}</summary>");
-            table(html, &own);
+            html.push_str(&own.html());
             html.push_str("</details>\n");
         }
     }
-}
-
-fn table(html: &mut String, table: &Table) {
-    html.push_str("<div class=\"wide\"><table>\n<tr>");
-    for name in &table.head {
-        let _infallible = write!(html, "<th>{}</th>", escape(name));
-    }
-    html.push_str("</tr>\n");
-    for (row, cells) in table.rows.iter().enumerate() {
-        html.push_str("<tr>");
-        for (column, cell) in cells.iter().enumerate() {
-            let cell = escape(cell);
-            let _infallible = if table.best.contains(&(row, column)) {
-                write!(html, "<td><b>{cell}</b></td>")
-            } else {
-                write!(html, "<td>{cell}</td>")
-            };
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</table></div>\n");
 }
 
 /// What the paper reports, as a line.

@@ -92,6 +92,14 @@ impl BatchNorm {
         Ok((values(&self.running_mean)?.to_vec(), values(&self.running_var)?.to_vec()))
     }
 
+    /// The normalisation as a factor and a summand per channel, given means and inverse deviations.
+    pub(super) fn affine(&self, mean: &[f32], inverse: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (weight, bias) = (values(&self.weight)?, values(&self.bias)?);
+        let scale: Vec<f32> = weight.iter().zip(inverse).map(|(w, inverse)| w * inverse).collect();
+        let shift = bias.iter().zip(mean).zip(&scale).map(|((b, mean), scale)| b - mean * scale).collect();
+        Ok((scale, shift))
+    }
+
     fn forward_gelu(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         if pass.is_training() {
             let (form, across) = (pass.form(), pass.across());

@@ -1,5 +1,6 @@
 //! Position, told to attention: rotary angles, or sinusoidal encodings added to queries and keys.
 
+use super::kernel::rows::map_rows;
 use candle_core::{Device, Result, Tensor};
 
 /// Base of the rotary frequencies (RoFormer, section 3.2.2).
@@ -73,6 +74,20 @@ impl Angles {
 /// # Shapes
 /// The result is `(positions, 3 dim)`.
 pub fn sinusoidal_for_qkv(positions: usize, dim: usize, device: &Device) -> Result<Tensor> {
+    Tensor::from_vec(sinusoidal(positions, dim), (positions, 3 * dim), device)
+}
+
+/// Adds them to the rows of `qkv (batch, positions, 3 dim)`.
+pub(crate) fn add_sinusoidal(qkv: &mut [f32], positions: usize, dim: usize) {
+    let table = sinusoidal(positions, dim);
+    map_rows(qkv, 3 * dim, |row, qkv| {
+        for (value, encoding) in qkv.iter_mut().zip(&table[row % positions * 3 * dim..]) {
+            *value += encoding;
+        }
+    });
+}
+
+fn sinusoidal(positions: usize, dim: usize) -> Vec<f32> {
     let mut table = vec![0.0f32; positions * 3 * dim];
     for (t, row) in table.chunks_exact_mut(3 * dim).enumerate() {
         for i in 0..dim {
@@ -82,7 +97,7 @@ pub fn sinusoidal_for_qkv(positions: usize, dim: usize, device: &Device) -> Resu
             row[dim + i] = value;
         }
     }
-    Tensor::from_vec(table, (positions, 3 * dim), device)
+    table
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::super::kernel::rows::map_rows;
 use super::super::kernel::storage::values;
 use super::super::layers::{LayerNorm, Linear};
 use super::super::op::inverse_deviation;
-use super::super::rotary::{Angles, sinusoidal_for_qkv};
+use super::super::rotary::{Angles, add_sinusoidal};
 use super::super::self_attention::SelfAttention;
 use super::{Map, Norm};
 use candle_core::{Device, Result, Tensor, bail};
@@ -75,18 +75,13 @@ impl FrozenAttention {
     }
 
     /// `LayerNorm(alpha x + a(x))` with DeepNorm, `x + a(x)` without.
-    fn run(&self, x: &Buffer, room: Room<'_>) -> Result<Buffer> {
+    fn run(&self, x: &Buffer, room: Room<'_>) -> Buffer {
         let Extents { batch, positions, dim } = room.extents;
         let mut qkv = room.take(3 * dim);
         self.qkv.run(x, &mut qkv);
         let angles = self.frequencies.as_ref().map(|frequencies| Angles::new(frequencies, positions));
         if angles.is_none() {
-            let table = sinusoidal_for_qkv(positions, dim, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-            map_rows(&mut qkv, 3 * dim, |row, qkv| {
-                for (value, encoding) in qkv.iter_mut().zip(&table[row % positions * 3 * dim..]) {
-                    *value += encoding;
-                }
-            });
+            add_sinusoidal(&mut qkv, positions, dim);
         }
         let (heads, head_dim, causal) = (self.heads, dim / self.heads, self.causal);
         let kernel = Attention { batch, positions, heads, head_dim, causal, angles: angles.as_ref(), dropout: None };
@@ -97,11 +92,11 @@ impl FrozenAttention {
             Some((alpha, norm)) => {
                 self.proj.add_to((x, *alpha), 1.0, &attended, &mut sum);
                 norm.run(&sum, &mut attended);
-                Ok(attended)
+                attended
             }
             None => {
                 self.proj.add_to((x, 1.0), 1.0, &attended, &mut sum);
-                Ok(sum)
+                sum
             }
         }
     }
@@ -124,10 +119,7 @@ impl FrozenConvolution {
     fn new(step: &Convolution) -> Result<Self> {
         let (channels, _, kernel) = step.depthwise.0.dims3()?;
         let (mean, variance) = step.batch_norm.running()?;
-        let (weight, bias) = (values(step.batch_norm.weight())?, values(step.batch_norm.bias())?);
-        let scale: Vec<f32> =
-            weight.iter().zip(inverse_deviation(&variance, INNER_EPS)).map(|(w, inverse)| w * inverse).collect();
-        let shift = bias.iter().zip(&mean).zip(&scale).map(|((b, mean), scale)| b - mean * scale).collect();
+        let (scale, shift) = step.batch_norm.affine(&mean, &inverse_deviation(&variance, INNER_EPS))?;
         Ok(Self {
             norm: norm(&step.norm)?,
             expand: map(&step.expand)?,
@@ -182,14 +174,14 @@ impl FrozenBlock {
         })
     }
 
-    pub(in super::super) fn run(&self, x: &Buffer, room: Room<'_>) -> Result<Buffer> {
+    pub(in super::super) fn run(&self, x: &Buffer, room: Room<'_>) -> Buffer {
         let x = self.ff1.run(x, room);
-        let x = self.attention.run(&x, room)?;
+        let x = self.attention.run(&x, room);
         let x = self.convolution.run(&x, room);
         let sum = self.ff2.run(&x, room);
         let mut y = x;
         self.norm.run(&sum, &mut y);
-        Ok(y)
+        y
     }
 }
 
@@ -225,7 +217,7 @@ impl FrozenEncoder {
         let mut x = room.take(dim);
         self.embedding.run(patches, &mut x);
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.run(&x, room)?;
+            x = block.run(&x, room);
             each(layer, Tensor::from_slice(&x, (batch, positions, dim), &Device::Cpu)?);
         }
         Ok(())

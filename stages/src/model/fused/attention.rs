@@ -7,11 +7,11 @@ use super::super::kernel::pool::Buffer;
 use super::super::kernel::rows::{map_and_sum_rows, map_rows};
 use super::super::kernel::storage::values;
 use super::super::pass::{Dropout, Pass};
-use super::super::rotary::{Angles, sinusoidal_for_qkv};
+use super::super::rotary::{Angles, add_sinusoidal};
 use super::super::self_attention::SelfAttention;
 use super::super::tape::Ready;
 use super::{NormRecord, Room, give};
-use candle_core::{Device, Result};
+use candle_core::Result;
 use std::sync::Arc;
 
 /// What the backward pass needs.
@@ -47,12 +47,7 @@ impl SelfAttention {
         multiply(&mut qkv, Matrix::new(&x, dim), Matrix::new(&values(self.qkv.weight())?, dim).t(), Into::Replace);
         let angles = self.angles(positions)?;
         if angles.is_none() {
-            let table = sinusoidal_for_qkv(positions, dim, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-            map_rows(&mut qkv, 3 * dim, |row, qkv| {
-                for (value, encoding) in qkv.iter_mut().zip(&table[row % positions * 3 * dim..]) {
-                    *value += encoding;
-                }
-            });
+            add_sinusoidal(&mut qkv, positions, dim);
         }
         let drop = pass.dropout(self.dropout);
         let mut attended = room.take(dim);

@@ -83,7 +83,7 @@ pub(in super::super) fn evaluate(
 ) -> Result<Tensor> {
     let (mut x, extents) = enter(x, pool)?;
     for block in blocks {
-        x = FrozenBlock::new(block)?.run(&x, Room { pool, extents })?;
+        x = FrozenBlock::new(block)?.run(&x, Room { pool, extents });
         if wanted {
             each(tensor(x.to_vec(), extents)?);
         }

@@ -82,7 +82,7 @@ impl Convolution {
         let record = ConvolutionRecord { x, norm, expanded, convolved, mean, inverse, count, across, drop };
 
         let mut active = room.take(dim);
-        let (scale, shift) = self.affine(&record)?;
+        let (scale, shift) = self.batch_norm.affine(&record.mean, &record.inverse)?;
         map_rows(&mut active, dim, |row, out| {
             let x = &record.convolved[row * dim..][..dim];
             for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(&scale).zip(&shift) {
@@ -103,14 +103,6 @@ impl Convolution {
             }
         });
         Ok((y, record))
-    }
-
-    /// Batch normalisation as a factor and a summand per channel.
-    fn affine(&self, record: &ConvolutionRecord) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (weight, bias) = (values(self.batch_norm.weight())?, values(self.batch_norm.bias())?);
-        let scale: Vec<f32> = weight.iter().zip(&record.inverse).map(|(w, inverse)| w * inverse).collect();
-        let shift = bias.iter().zip(&record.mean).zip(&scale).map(|((b, mean), scale)| b - mean * scale).collect();
-        Ok((scale, shift))
     }
 
     /// The gradient of the input; batch statistics depend on it.
@@ -169,7 +161,7 @@ impl Convolution {
         ready: &mut Ready<'_>,
     ) -> Result<()> {
         let dim = room.extents.dim;
-        let (scale, shift) = self.affine(record)?;
+        let (scale, shift) = self.batch_norm.affine(&record.mean, &record.inverse)?;
         let mut active = room.take(dim);
         let (mean, inverse) = (&record.mean[..], &record.inverse[..]);
         let mut totals = map_two_and_sum_rows((d_active, dim), (&mut active, dim), 2 * dim, |row, d, active, total| {
