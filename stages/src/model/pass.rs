@@ -157,14 +157,43 @@ pub(crate) struct Factors {
 }
 
 impl Factors {
-    /// The factor of a column: a 32-bit hash (the `lowbias32` of C. Wellons) against the threshold.
+    /// The factor of a column.
     #[inline(always)]
     pub(crate) fn at(self, column: usize) -> f32 {
-        let mut x = (column as u32).wrapping_mul(0x9e37_79b9).wrapping_add(self.low);
-        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d) ^ self.high;
-        x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-        x ^= x >> 16;
-        if x >= self.threshold { self.scale } else { 0.0 }
+        if hash(column, self.low, self.high) >= self.threshold { self.scale } else { 0.0 }
+    }
+}
+
+/// The 32 bits of a column that are held against the threshold: the `lowbias32` of C. Wellons.
+#[inline(always)]
+fn hash(column: usize, low: u32, high: u32) -> u32 {
+    let mut x = (column as u32).wrapping_mul(0x9e37_79b9).wrapping_add(low);
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d) ^ high;
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+/// The dropout factors of rows one after another, which lie in the lanes of vectors.
+pub(crate) struct FactorLanes<const N: usize> {
+    low: [u32; N],
+    high: [u32; N],
+    threshold: u32,
+    scale: f32,
+}
+
+impl<const N: usize> FactorLanes<N> {
+    pub(crate) fn new(dropout: Dropout, first: usize) -> Self {
+        let rows: [Factors; N] = std::array::from_fn(|lane| dropout.row(first + lane));
+        let Factors { threshold, scale, .. } = dropout.row(first);
+        Self { low: rows.map(|row| row.low), high: rows.map(|row| row.high), threshold, scale }
+    }
+
+    /// Multiplies values of one column with their factors.
+    #[inline(always)]
+    pub(crate) fn multiply(&self, column: usize, values: &mut [f32; N]) {
+        for ((value, low), high) in values.iter_mut().zip(&self.low).zip(&self.high) {
+            *value *= if hash(column, *low, *high) >= self.threshold { self.scale } else { 0.0 };
+        }
     }
 }
 

@@ -15,3 +15,4 @@ pub(crate) mod packed;
 pub(crate) mod pool;
 pub(crate) mod rows;
 pub(crate) mod storage;
+mod tile;

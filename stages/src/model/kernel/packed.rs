@@ -6,24 +6,16 @@
 //! pieces, so results do not depend on the number of threads, nor on the rows beside them.
 
 use super::matmul::LANES;
+use super::tile::{PANEL, Row, multiply};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Vectors of [`LANES`] values beside each other in a panel: with nine rows all but four of 32 registers hold sums.
-const VECTORS: usize = 3;
-/// Outputs of a panel.
-const PANEL: usize = VECTORS * LANES;
 /// Inputs per pass: a panel of so many rows stays in the second-level cache while all rows of a task go by.
 const DEPTH: usize = 384;
 /// Rows of a task, at most: a multiple of the rows of a tile, whichever it is.
 const ROWS: usize = 504;
 /// Rows of a task, at least.
 const FEWEST_ROWS: usize = 36;
-
-/// One input's weights to the outputs of a panel. Aligned, since a load across two cache lines costs twice.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Row([f32; PANEL]);
 
 /// A weight `(outputs, inputs)` in panels `(panels, inputs, PANEL)`; lanes past the outputs are zero.
 #[derive(Debug)]
@@ -47,7 +39,7 @@ impl Packed {
     pub(crate) fn new(weight: &[f32], inputs: usize) -> Self {
         let outputs = weight.len() / inputs.max(1);
         assert_eq!(outputs * inputs, weight.len(), "a weight has whole rows");
-        let mut rows = vec![Row([0.0; PANEL]); outputs.div_ceil(PANEL) * inputs];
+        let mut rows = vec![Row::ZERO; outputs.div_ceil(PANEL) * inputs];
         if inputs > 0 {
             rows.par_chunks_mut(inputs).zip(weight.par_chunks(PANEL * inputs)).for_each(|(panel, weight)| {
                 for (lane, weight) in weight.chunks_exact(inputs).enumerate() {
@@ -114,7 +106,7 @@ impl<F: Fn(usize, usize, &mut [f32])> Task<'_, F> {
         let Packed { inputs, outputs, rows: right } = weight;
         let (inputs, outputs) = (*inputs, *outputs);
         let count = out.len() / outputs;
-        let mut sums = [[0.0; PANEL]; M];
+        let mut sums = [Row::ZERO; M];
         for from in (0..inputs.max(1)).step_by(DEPTH) {
             let depth = DEPTH.min(inputs - from);
             let is_last = from + depth == inputs;
@@ -127,9 +119,9 @@ impl<F: Fn(usize, usize, &mut [f32])> Task<'_, F> {
                     for (sums, row) in sums.iter().zip(tile * M..count) {
                         let out = &mut out[row * outputs + column..][..width];
                         if from == 0 {
-                            out.copy_from_slice(&sums[..width]);
+                            out.copy_from_slice(&sums.0[..width]);
                         } else {
-                            for (out, sum) in out.iter_mut().zip(sums) {
+                            for (out, sum) in out.iter_mut().zip(&sums.0) {
                                 *out += sum;
                             }
                         }
@@ -158,28 +150,6 @@ fn arrange<const M: usize>(
             for (left, value) in left.as_chunks_mut::<M>().0.iter_mut().zip(values) {
                 left[i] = *value;
             }
-        }
-    }
-}
-
-/// `sums = left right`.
-#[inline(always)]
-fn multiply<S: Simd, const M: usize>(simd: S, left: &[[f32; M]], right: &[Row], sums: &mut [[f32; PANEL]; M]) {
-    // With narrower vectors than `LANES` a panel is done part by part.
-    for part in 0..LANES / S::F32_LANES {
-        let mut totals = [[simd.splat_f32s(0.0); VECTORS]; M];
-        for (left, right) in left.iter().zip(right) {
-            let right = &S::as_simd_f32s(&right.0).0[part * VECTORS..][..VECTORS];
-            let right: [S::f32s; VECTORS] = std::array::from_fn(|v| right[v]);
-            for (totals, left) in totals.iter_mut().zip(left) {
-                let left = simd.splat_f32s(*left);
-                for (total, right) in totals.iter_mut().zip(&right) {
-                    *total = simd.mul_add_f32s(left, *right, *total);
-                }
-            }
-        }
-        for (sums, totals) in sums.iter_mut().zip(&totals) {
-            S::as_mut_simd_f32s(sums).0[part * VECTORS..][..VECTORS].copy_from_slice(totals);
         }
     }
 }

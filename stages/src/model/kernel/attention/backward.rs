@@ -1,41 +1,23 @@
-//! Attention of every head, forward and backward, in blocks of query rows.
-//!
-//! Only one block of scores exists at a time, (72, positions), so memory grows with the length and not with its square.
-//! The backward pass computes the scores again. One task is one head of one example, and is sequential inside.
+//! Gradients, in blocks of query rows: weights and their gradients lie as rows of keys.
 
-use super::maths::{dot, exp, exponentials, fma, vectorized};
-use super::matmul::{Left, Panels, Product, padded};
-use super::pool::Pool;
-use super::rows::map_rows;
-use crate::model::pass::Dropout;
-use crate::model::rotary::Angles;
+use super::super::maths::{dot, exp2, fma, vectorized};
+use super::super::matmul::{Left, Panels, Product, padded};
+use super::super::pool::Pool;
+use super::super::rows::map_rows;
+use super::Attention;
 use rayon::prelude::*;
+use std::f32::consts::LN_2;
 
 /// Query rows per block: a multiple of the rows of a register tile.
 const BLOCK: usize = 72;
-
-/// What attention over `qkv (batch, positions, 3, heads, head_dim)` needs to know.
-pub(crate) struct Attention<'a> {
-    pub(crate) batch: usize,
-    pub(crate) positions: usize,
-    pub(crate) heads: usize,
-    pub(crate) head_dim: usize,
-    /// Position `i` sees positions `0..=i` only.
-    pub(crate) causal: bool,
-    /// Rotation of queries and keys, where there is one.
-    pub(crate) angles: Option<&'a Angles>,
-    /// Dropout of the attention weights; element `(b, h, i, j)` is column `j` of row `(b heads + h) positions + i`.
-    pub(crate) dropout: Option<Dropout>,
-}
 
 /// Scratch of one thread, reused from task to task.
 #[derive(Default)]
 struct Scratch {
     scores: Vec<f32>,
     slopes: Vec<f32>,
-    /// Keys as columns: the right factor of scores.
+    /// Keys and values as columns: right factors of scores and of their slopes.
     keys: Panels,
-    /// Values as rows (forward) or columns (backward).
     values: Panels,
     /// Keys, queries and output gradients as rows: right factors of the gradients of queries, keys and values.
     keys_by_row: Panels,
@@ -52,20 +34,12 @@ struct Head {
 }
 
 impl Attention<'_> {
-    fn dim(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
     /// Copies one head of `rows (batch, positions, parts, heads, head_dim)` into padded rows.
     fn gather(&self, rows: &[f32], task: usize, part: usize, parts: usize) -> Vec<f32> {
-        let (b, h, width) = (task / self.heads, task % self.heads, padded(self.head_dim));
+        let width = padded(self.head_dim);
         let mut out = vec![0.0; self.positions * width];
         for (t, out) in out.chunks_exact_mut(width).enumerate() {
-            let from = ((b * self.positions + t) * parts + part) * self.dim() + h * self.head_dim;
+            let from = self.place(task, t, (part, parts));
             out[..self.head_dim].copy_from_slice(&rows[from..from + self.head_dim]);
         }
         out
@@ -92,81 +66,9 @@ impl Attention<'_> {
         head
     }
 
-    /// The positions that row `i` sees.
-    fn seen(&self, i: usize) -> usize {
-        if self.causal { i + 1 } else { self.positions }
-    }
-
     /// Row `t` of a head's padded rows.
     fn row<'a>(&self, rows: &'a [f32], width: usize, t: usize) -> &'a [f32] {
         &rows[t * width..t * width + self.head_dim]
-    }
-
-    /// Multiplies row `i` of one head's weights by its dropout factors.
-    #[inline(always)]
-    fn drop_row(&self, task: usize, i: usize, row: &mut [f32]) {
-        if let Some(dropout) = self.dropout {
-            let factors = dropout.row(task * self.positions + i);
-            for (j, value) in row.iter_mut().enumerate() {
-                *value *= factors.at(j);
-            }
-        }
-    }
-
-    /// The attended values into `out (batch, positions, heads * head_dim)`, and the logarithm of every row's softmax
-    /// denominator, `(batch, heads, positions)`, which is all that the backward pass needs beside them.
-    pub(crate) fn forward(&self, qkv: &[f32], out: &mut [f32], pool: &Pool) -> Vec<f32> {
-        let width = padded(self.head_dim);
-        let mut per_head = pool.take(self.batch * self.heads * self.positions * width);
-        let mut log_totals = vec![0.0; self.batch * self.heads * self.positions];
-        let tasks = per_head.par_chunks_mut(self.positions * width).zip(log_totals.par_chunks_mut(self.positions));
-        tasks.enumerate().for_each_init(Scratch::default, |scratch, (task, (out, log_totals))| {
-            self.head_forward(qkv, task, out, log_totals, scratch);
-        });
-        map_rows(out, self.dim(), |row, out| {
-            let (b, t) = (row / self.positions, row % self.positions);
-            for (h, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
-                let from = ((b * self.heads + h) * self.positions + t) * width;
-                out.copy_from_slice(&per_head[from..from + self.head_dim]);
-            }
-        });
-        log_totals
-    }
-
-    /// One head's attended values into `out (positions, width)`.
-    fn head_forward(&self, qkv: &[f32], task: usize, out: &mut [f32], log_totals: &mut [f32], scratch: &mut Scratch) {
-        let head = self.head(qkv, task);
-        let (width, stride) = (head.width, padded(self.positions));
-        let Scratch { scores, keys, values, .. } = scratch;
-        keys.pack_columns(self.head_dim, self.positions, |t| self.row(&head.keys, width, t));
-        values.pack_rows(self.positions, self.head_dim, |t| self.row(&head.values, width, t));
-        scores.resize(BLOCK * stride, 0.0);
-        let mut factors = [0.0; BLOCK];
-        for start in (0..self.positions).step_by(BLOCK) {
-            let end = self.positions.min(start + BLOCK);
-            let seen = self.seen(end - 1);
-            self.scores(&head, keys, (start, end), scores);
-            // What the exponentials add up to divides the attended values, which are fewer.
-            vectorized(|| {
-                for (i, row) in (start..end).zip(scores.chunks_exact_mut(stride)) {
-                    let (visible, hidden) = row[..seen].split_at_mut(self.seen(i));
-                    let (top, total) = exponentials(visible);
-                    log_totals[i] = top + total.ln();
-                    factors[i - start] = 1.0 / total;
-                    self.drop_row(task, i, visible);
-                    hidden.fill(0.0);
-                }
-            });
-            let left = Left { values: scores, row_step: stride, depth_step: 1 };
-            let out = &mut out[start * width..end * width];
-            let (rows, columns) = (end - start, self.head_dim);
-            Product { rows, columns, left, right: values, depth: 0..seen, add: false, out, out_step: width }.run();
-            vectorized(|| {
-                for (row, factor) in out.chunks_exact_mut(width).zip(&factors) {
-                    row.iter_mut().for_each(|value| *value *= factor);
-                }
-            });
-        }
     }
 
     /// Scores of the query rows `start..end` against all positions that the last of them sees.
@@ -258,9 +160,10 @@ impl Attention<'_> {
         }
         for t in 0..self.positions {
             let row = t * width..t * width + head_dim;
-            for value in &mut dq[row.clone()] {
-                *value *= self.scale();
-            }
+            // What the scores are in units of is left out of the slopes, and in the queries that the keys get.
+            let scale = self.scale() * LN_2;
+            dq[row.clone()].iter_mut().for_each(|value| *value *= scale);
+            dk[row.clone()].iter_mut().for_each(|value| *value *= LN_2);
             if let Some(angles) = self.angles {
                 angles.rotate_back(t, &mut dq[row.clone()]);
                 angles.rotate_back(t, &mut dk[row]);
@@ -281,14 +184,14 @@ impl Attention<'_> {
         match self.dropout.map(|dropout| dropout.row(task * self.positions + i)) {
             Some(factors) => {
                 for (j, (weight, slope)) in weights.iter_mut().zip(slopes).enumerate() {
-                    let (p, factor) = (exp(*weight - log_total), factors.at(j));
+                    let (p, factor) = (exp2(*weight - log_total), factors.at(j));
                     *weight = p * factor;
                     *slope = p * fma(factor, *slope, -mean);
                 }
             }
             None => {
                 for (weight, slope) in weights.iter_mut().zip(slopes) {
-                    let p = exp(*weight - log_total);
+                    let p = exp2(*weight - log_total);
                     *weight = p;
                     *slope = p * (*slope - mean);
                 }
