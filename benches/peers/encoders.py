@@ -94,8 +94,8 @@ def maest(folder: Path):
         num_mel_bins=96, max_length=1876, patch_size=16, frequency_stride=10, time_stride=10, layer_norm_eps=1e-6
     )
     model = ASTForAudioClassification(config).eval()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(model.config.to_json_string())
+    # The published names, which are not those of the modules in newer versions.
+    model.save_pretrained(folder)
     spectrogram = torch.randn(1876, 96)
 
     def states(batch: int):
