@@ -16,7 +16,12 @@ const TABLE: &str = r#"
 omar: 1
 name: small
 compare:
-  set: {"nodes.{until}.params.repeats": 1, "nodes.{until}.params.training.steps": 20}
+  set: {"nodes.{until}.params.repeats": 1}
+  jobs: 2
+  protocol: "${PROTOCOL:-short}"
+  protocols:
+    short: {about: to look at, set: {"nodes.{until}.params.training.steps": 20}, columns: {pitch: {"nodes.{until}.params.hidden": 32}}}
+    long: {about: as the graphs say}
   columns:
     - {task: tagging, graph: ROOT/configs/eval_tagging.yaml, data: gone, help: "ask the authors"}
     - {task: pitch, graph: ROOT/configs/eval_pitch.yaml, data: ROOT/examples/benchmark/nsynth}
@@ -85,10 +90,48 @@ fn a_cell_is_a_figure_or_says_why_it_is_none() {
 
     let page = fs::read_to_string(program.path("made/table.html")).unwrap();
     assert!(page.contains("paper 0.892") && page.contains("too slow"), "{page}");
+    // A figure says by which protocol it was made, and what that came to.
+    assert!(printed.contains("protocol `short`: to look at"), "{printed}");
+    assert!(page.contains("Made by protocol `short`: to look at."), "{page}");
+    let table = fs::read_to_string(program.path("made/table.md")).unwrap();
+    assert!(table.contains("| short | 20 updates of 32, 32 wide | standard |"), "{table}");
     let again = program.ok(&["compare", "made", "--markdown", "--paper", "--out", "copy"]);
     assert!(again.contains("| MusicFM-FMA (paper) |"), "{again}");
     assert_eq!(cells(&program.path("copy")), found);
-    assert_eq!(fs::read(program.path("copy/table.html")).unwrap(), page.into_bytes());
+    assert!(fs::read_to_string(program.path("copy/table.html")).unwrap() == page, "the copy is another page");
+}
+
+#[test]
+fn a_protocol_changes_every_graph_and_single_ones() {
+    let program = program();
+    let plan = |protocol: &str| {
+        let output = program.command(&["plan", "table.yaml"]).env("PROTOCOL", protocol).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let short = plan("short");
+    assert!(
+        short.contains("training.steps=20") && short.contains("--set nodes.of_trained.params.hidden=32"),
+        "{short}"
+    );
+    let long = plan("long");
+    assert!(!long.contains("training.steps") && !long.contains("hidden"), "{long}");
+    assert!(long.contains("repeats=1"), "what is said of all protocols holds for each: {long}");
+}
+
+/// The shipped table binds by each of its protocols.
+#[test]
+fn the_shipped_table_can_be_made_by_every_protocol() {
+    for protocol in ["quick", "graphs", "published"] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_omar-flow"))
+            .args(["validate", "configs/table4.yaml"])
+            .env("PROTOCOL", protocol)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success() && out.contains("6 graphs checked"), "{protocol}: {out}{err}");
+    }
 }
 
 #[test]
@@ -101,6 +144,13 @@ fn mistakes_in_a_table_are_shown_where_they_are() {
         ("name: to come", "name: broken", "`broken` is there twice"),
         ("model: models/later}", "modell: x}", "unknown key `modell` in a row"),
         ("eval_pitch.yaml", "eval_peach.yaml", "there is no graph `"),
+        ("omar: 1", "omar: 2", "this program reads graphs of format 1"),
+        ("{pitch: too slow}", "too slow", "`without` must be tasks with why they are left out"),
+        ("jobs: 2", "jobs: many", "`jobs` must be a whole number from 1 to 64"),
+        ("${PROTOCOL:-short}", "shirt", "there is no protocol `shirt`"),
+        ("  protocol: \"${PROTOCOL:-short}\"\n", "", "there are `protocols`, and none is chosen"),
+        ("about: to look at,", "", "`about` is missing"),
+        ("columns: {pitch: {", "columns: {peach: {", "unknown key `peach` in `columns` of a protocol"),
     ] {
         fs::write(program.path("wrong.yaml"), table.replace(old, new)).unwrap();
         let output = program.output(&["validate", "wrong.yaml"]);

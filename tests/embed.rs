@@ -135,7 +135,7 @@ fn mistakes_are_one_clear_message() {
         text(&output.stderr)
     };
     let cases = [
-        (vec!["embed", "published", "audio"], "`omar-flow import published --to models/NAME` makes it one"),
+        (vec!["embed", "published", "audio"], "`omar-flow import published --to models/NAME` makes an encoder of it"),
         (vec!["embed", "nowhere", "audio"], "`nowhere` is no encoder: there is nothing of that name"),
         (vec!["embed", "audio", "audio"], "expected a folder with `model.safetensors` and `manifest.json`"),
         (vec!["embed", "model", "nothing"], "there is no file or folder `nothing`"),

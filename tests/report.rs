@@ -30,6 +30,8 @@ fn a_run_leaves_a_page_event_files_and_what_a_constant_answer_reaches() {
     ] {
         assert!(page.contains(words), "`{words}` is not on the page");
     }
+    // A crop has the name of its recording, and where in it it begins.
+    assert!(page.contains(".wav from 0:0") && !page.contains("<figcaption>track 0"), "crops are named by hashes");
     // Nothing is fetched: the only addresses are the names of namespaces.
     let addresses = page.matches("http").count();
     assert_eq!(addresses, page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
@@ -42,10 +44,29 @@ fn a_run_leaves_a_page_event_files_and_what_a_constant_answer_reaches() {
     fs::remove_file(run.join("summary.json")).expect("it was there");
     program.ok(&["report", &folder]);
 
+    let described = program.ok(&["inspect", &folder]);
+    assert!(described.contains("accuracy  unigram"), "{described}");
+    let valid = &program.json(&["inspect", &folder])["run"]["training"][0]["valid"];
+    assert_eq!(valid["unigram"].as_f64(), Some(unigram), "{valid}");
+
     let wrong = program.output(&["report", "audio"]);
     assert_eq!(wrong.status.code(), Some(2));
     let message = text(&wrong.stderr);
     assert!(message.contains("`audio` is not the folder of a run: it has no manifest.json"), "{message}");
+}
+
+#[test]
+fn a_training_that_runs_out_of_time_says_what_held_out_crops_say() {
+    let program = Program::new(&Options { train: true, steps: 1_000_000, ..Options::default() });
+    let node = "nodes.model.params.";
+    let set = |change: &str| ["--set".to_owned(), format!("{node}{change}")];
+    let changes: Vec<String> =
+        ["max_time=1s", "valid.every=900000", "log_every=900000"].into_iter().flat_map(set).collect();
+    let args: Vec<&str> = ["run", "graph.yaml"].into_iter().chain(changes.iter().map(String::as_str)).collect();
+    let output = program.output(&args);
+    let said = text(&[output.stdout, output.stderr].concat());
+    assert!(output.status.success() && said.contains("held-out crops: loss "), "{said}");
+    assert!(said.contains("unigram ") && said.contains("/1000000, loss "), "{said}");
 }
 
 #[test]

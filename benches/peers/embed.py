@@ -10,7 +10,6 @@ last layer. The audio front end (a few milliseconds of mel) is left out on both 
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 import timing
+from serving import Encoding, Serving
 
 LAYERS, DIM, HEADS, KERNEL = 12, 512, 8, 31
 PATCH, POSITIONS = 96 * 4, 469
@@ -141,24 +141,6 @@ class Encoder(nn.Module):
         return hidden
 
 
-class Ours:
-    """The example: starts once, answers a line with the time that it took."""
-
-    def __init__(self, binary: str, folder: Path):
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [binary, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.what = self.process.stdout.readline().strip()
-
-    def run(self, batch: int) -> float:
-        print(batch, POSITIONS, self.folder / "in.f32", self.folder / "out.f32", file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
-
-    def output(self) -> numpy.ndarray:
-        return numpy.fromfile(self.folder / "out.f32", "<f4").reshape(POSITIONS, DIM)
-
-
 def theirs(encoder: nn.Module, patches: torch.Tensor, batch: int) -> float:
     start = time.process_time()
     encoder(patches.expand(batch, -1, -1).contiguous())
@@ -175,11 +157,11 @@ def main(binary: str, rounds: int) -> None:
         torch.save(dict(encoder.state_dict()), folder / "model.ckpt")
         patches = torch.randn(1, POSITIONS, PATCH)
         patches.numpy().astype("<f4").tofile(folder / "in.f32")
-        ours = Ours(binary, folder)
-        print(f"imported {ours.what}", flush=True)
+        ours = Encoding(Serving(binary, folder), folder, POSITIONS)
+        print(f"imported {ours.serving.what}", flush=True)
         ours.run(1)
         expected = encoder(patches)[-1][0].numpy()
-        error = numpy.abs(ours.output() - expected).max() / numpy.abs(expected).max()
+        error = numpy.abs(ours.output().reshape(POSITIONS, DIM) - expected).max() / numpy.abs(expected).max()
         print(f"largest difference {error:.1e} of the largest value", flush=True)
         for batch in (1, 4):
             contestants = {"ours": lambda: ours.run(batch), "pytorch": lambda: theirs(encoder, patches, batch)}

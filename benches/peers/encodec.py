@@ -8,7 +8,6 @@ Contestants alternate; the medians are milliseconds of processor time per 30 s c
 norm in place) and, for the second ratio, with weight norm folded. Also prints the largest difference of the outputs.
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,24 +18,9 @@ import torch
 from transformers import EncodecConfig, EncodecModel
 
 import timing
+from serving import Encoding, Serving
 
 SAMPLES = 720_000
-
-
-class Ours:
-    """The example in its serving mode: starts once, answers a line with the time that it took."""
-
-    def __init__(self, binary: str, folder: Path):
-        self.folder = folder
-        command = [binary, "serve", str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def run(self, batch: int) -> float:
-        print(batch, self.folder / "in.f32", self.folder / "out.f32", file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
-
-    def output(self) -> numpy.ndarray:
-        return numpy.fromfile(self.folder / "out.f32", "<f4")
 
 
 def theirs(encoder: torch.nn.Module, audio: torch.Tensor, batch: int) -> float:
@@ -54,7 +38,7 @@ def main(binary: str, rounds: int) -> None:
         model.save_pretrained(folder)
         audio = torch.rand(SAMPLES) - 0.5
         audio.numpy().astype("<f4").tofile(folder / "in.f32")
-        ours = Ours(binary, folder)
+        ours = Encoding(Serving(binary, "serve", folder, greets=False), folder)
         ours.run(1)
         expected = model.encoder(audio.reshape(1, 1, -1))[0].T.flatten().numpy()
         error = numpy.abs(ours.output() - expected).max()

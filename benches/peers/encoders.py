@@ -11,7 +11,6 @@ end makes of the audio (samples or spectrum) to all hidden states. Also prints t
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from transformers import ASTConfig, ASTForAudioClassification, HubertConfig, Hub
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoder
 
 import timing
+from serving import Encoding, Serving
 
 
 class Residual(nn.Module):
@@ -109,22 +109,6 @@ def maest(folder: Path):
 FAMILIES = {"musicfm": musicfm, "mert": mert, "maest": maest}
 
 
-class Ours:
-    """The example: starts once, answers a line with the time that it took."""
-
-    def __init__(self, binary: str, folder: Path, positions: int):
-        self.folder, self.positions = folder, positions
-        self.process = subprocess.Popen(
-            [binary, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.what = self.process.stdout.readline().strip()
-
-    def run(self, batch: int) -> float:
-        files = (self.folder / "in.f32", self.folder / "out.f32")
-        print(batch, self.positions, *files, file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
-
-
 def theirs(states, batch: int) -> float:
     start = time.process_time()
     states(batch)
@@ -136,11 +120,11 @@ def compare(name: str, binary: str, rounds: int) -> None:
         folder = Path(folder)
         values, positions, states = FAMILIES[name](folder)
         values.numpy().astype("<f4").tofile(folder / "in.f32")
-        ours = Ours(binary, folder, positions)
-        print(ours.what, flush=True)
+        ours = Encoding(Serving(binary, folder), folder, positions)
+        print(ours.serving.what, flush=True)
         ours.run(1)
         expected = states(1)[-1][0].numpy()
-        found = numpy.fromfile(folder / "out.f32", "<f4").reshape(expected.shape)
+        found = ours.output().reshape(expected.shape)
         error = numpy.abs(found - expected).max() / numpy.abs(expected).max()
         print(f"{name}: largest difference {error:.1e} of the largest value", flush=True)
         contestants = {"ours": lambda: ours.run(1), "pytorch": lambda: theirs(states, 1)}

@@ -8,13 +8,14 @@ warm-up and cosine. Contestants alternate; medians of milliseconds per update.
 """
 
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from serving import Serving
 
 THREADS = 2
 
@@ -45,23 +46,12 @@ def peer(frames: bool):
     return run
 
 
-class Ours:
-    """The example: starts once, answers a number of updates with the time of one."""
-
-    def __init__(self, binary: str, *words: str):
-        self.process = subprocess.Popen([binary, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process.stdout.readline()
-
-    def __call__(self, steps: int) -> float:
-        print(steps, file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
-
-
 def main(binary: str, rounds: int) -> None:
     torch.set_num_threads(THREADS)
     torch.manual_seed(1)
     for name, words, steps in (("20,000 vectors, minibatch 64", [], 400), ("16 windows of 562 frames", ["frames"], 20)):
-        contestants = {"ours": Ours(binary, *words), "pytorch": peer(bool(words))}
+        serving = Serving(binary, *words)
+        contestants = {"ours": lambda steps, serving=serving: serving.ask(steps)[0], "pytorch": peer(bool(words))}
         times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
         for turn in range(rounds + 1):
             for contestant, run in contestants.items():

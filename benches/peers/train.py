@@ -14,9 +14,10 @@ import math
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
+
+from serving import Serving
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--binary", default="target/release/examples/bench_train")
@@ -128,13 +129,11 @@ class Theirs:
 class Ours:
     def __init__(self) -> None:
         keys = ("dim", "layers", "heads", "positions", "minibatch", "dropout", "codes")
-        command = [args.binary, "serve", *(f"{key}={getattr(args, key)}" for key in keys)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.peak = 0.0
+        words = (f"{key}={getattr(args, key)}" for key in keys)
+        self.serving, self.peak = Serving(args.binary, "serve", *words, greets=False), 0.0
 
     def step(self) -> tuple[float, float]:
-        print(file=self.process.stdin, flush=True)
-        wall, cpu, self.peak = map(float, self.process.stdout.readline().split())
+        wall, cpu, self.peak = self.serving.ask()
         return wall, cpu
 
 

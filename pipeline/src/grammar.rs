@@ -1,8 +1,11 @@
 //! The JSON Schema of graph files, which lets editors complete and check them while they are written.
+//!
+//! A file with `compare:` on top is no graph but a table of graphs: its part is in [`crate::comparison::schema`].
 
 use omar_stages::{Registered, Registry};
 use serde_json::{Map, Value, json};
 
+use crate::comparison;
 use crate::graph::FORMAT;
 use crate::graph_tests;
 use crate::include::PART_KEYS;
@@ -14,19 +17,38 @@ const VARIABLE: &str = "variable";
 /// The definition of a test.
 const TEST: &str = "test";
 
-/// The schema of a graph made of these stages.
+/// The definition of a graph.
+const GRAPH: &str = "graph";
+
+/// The schema of a graph made of these stages, or of a table of such graphs.
 pub(crate) fn schema(registry: &Registry) -> Value {
+    let mut definitions = definitions(registry);
+    let graph = json!({
+        "type": "object",
+        // The nodes may all be in included files.
+        "anyOf": [{ "required": ["nodes"] }, { "required": ["include"] }],
+        "additionalProperties": false,
+        "properties": properties(),
+    });
+    definitions.insert(GRAPH.to_owned(), graph);
+    definitions.insert(comparison::spec::KEY.to_owned(), comparison::schema::schema(&head()));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "omar-flow graph",
         "type": "object",
         "required": ["omar"],
-        // The nodes may all be in included files.
-        "anyOf": [{ "required": ["nodes"] }, { "required": ["include"] }],
-        "additionalProperties": false,
-        "properties": properties(),
-        "$defs": definitions(registry),
+        "if": { "required": [comparison::spec::KEY] },
+        "then": { "$ref": format!("#/$defs/{}", comparison::spec::KEY) },
+        "else": { "$ref": format!("#/$defs/{GRAPH}") },
+        "$defs": definitions,
     })
+}
+
+/// What graphs and tables of graphs begin with.
+fn head() -> Map<String, Value> {
+    let mut head = properties();
+    head.retain(|name, _| ["omar", "name", "vars"].contains(&name.as_str()));
+    head
 }
 
 /// The schema of the files that graphs include.

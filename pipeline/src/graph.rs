@@ -164,7 +164,8 @@ impl Graph {
     }
 }
 
-fn check_format(reader: &mut Reader<'_>) {
+/// Refuses a file that is written in another version of the format, or does not say in which.
+pub(crate) fn check_format(reader: &mut Reader<'_>) {
     let path = KeyPath::new(["omar"]);
     match reader.document.value.get("omar") {
         Some(value) if value.as_u64() == Some(FORMAT) => {}
@@ -174,7 +175,7 @@ fn check_format(reader: &mut Reader<'_>) {
         }
         None => {
             let first = reader.document.value.keys().next().cloned().unwrap_or_default();
-            let diagnostic = Diagnostic::error("the graph does not say which version of the format it is written in")
+            let diagnostic = Diagnostic::error("the file does not say which version of the format it is written in")
                 .hint(format!("add the line `omar: {FORMAT}` at the top"));
             reader.refuse_key(&KeyPath::new([first.as_str()]), "expected `omar: 1` before this", diagnostic);
         }

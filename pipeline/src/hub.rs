@@ -73,10 +73,16 @@ mod online {
     use std::fs::File;
     use std::io;
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     use omar_stages::storage::durable::{publish, temporary_for};
 
     use super::Repository;
+
+    /// The server that is asked unless `HF_ENDPOINT` names another.
+    const ENDPOINT: &str = "https://huggingface.co";
+    /// How long a server may take to be reached, and then to begin its answer.
+    const PATIENCE: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
 
     /// The files of published models, one kind of repository after another: the first file decides whether it is of the
     /// kind, and of the others, of which not all need to be there, the last ones have tensors, of which one is enough.
@@ -97,13 +103,14 @@ mod online {
     /// When the server does not give the files, or the disk does not take them.
     pub fn download(repository: &Repository, folder: &Path) -> Result<PathBuf, String> {
         std::fs::create_dir_all(folder).map_err(|error| format!("`{}`: {error}", folder.display()))?;
+        let server = Server::from_environment();
         // `false` when there is no such file.
         let get = |name: &str| {
             let path = folder.join(name);
             if path.is_file() {
                 return Ok(true);
             }
-            match fetch(repository, name, &path) {
+            match server.fetch(repository, name, &path) {
                 Ok(()) => Ok(true),
                 Err(Refusal::Missing) => Ok(false),
                 Err(Refusal::Other(message)) => Err(format!("{repository}: `{name}`: {message}")),
@@ -135,23 +142,62 @@ mod online {
         Other(String),
     }
 
-    fn fetch(repository: &Repository, name: &str, path: &Path) -> Result<(), Refusal> {
-        let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned());
-        let Repository { owner, name: repo, revision } = repository;
-        let url = format!("{}/{owner}/{repo}/resolve/{revision}/{name}", endpoint.trim_end_matches('/'));
-        let mut request = ureq::get(&url).header("User-Agent", concat!("omar-flow/", env!("CARGO_PKG_VERSION")));
-        if let Ok(token) = std::env::var("HF_TOKEN") {
-            request = request.header("Authorization", format!("Bearer {token}"));
+    /// Where files come from.
+    struct Server {
+        endpoint: String,
+        token: Option<String>,
+        agent: ureq::Agent,
+    }
+
+    impl Server {
+        fn from_environment() -> Self {
+            let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+            let [connect, answer] = PATIENCE;
+            let config = ureq::Agent::config_builder()
+                .user_agent(concat!("omar-flow/", env!("CARGO_PKG_VERSION")))
+                // What the server says beside the status decides what a refusal means.
+                .http_status_as_error(false)
+                .timeout_connect(Some(connect))
+                .timeout_recv_response(Some(answer))
+                // Files are somewhere else on the same server, or on another one, which the token is nothing for.
+                .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
+                .build();
+            let endpoint = endpoint.trim_end_matches('/').to_owned();
+            Self { endpoint, token: set("HF_TOKEN"), agent: config.into() }
         }
-        let mut response = match request.call() {
-            Ok(response) => response,
-            Err(ureq::Error::StatusCode(404)) => return Err(Refusal::Missing),
-            Err(ureq::Error::StatusCode(401 | 403)) => {
-                let message = "the server refuses access: set HF_TOKEN, and accept the repository's terms on its page";
-                return Err(Refusal::Other(message.to_owned()));
+
+        fn fetch(&self, repository: &Repository, name: &str, path: &Path) -> Result<(), Refusal> {
+            let Repository { owner, name: repo, revision } = repository;
+            let endpoint = &self.endpoint;
+            let mut request = self.agent.get(format!("{endpoint}/{owner}/{repo}/resolve/{revision}/{name}"));
+            if let Some(token) = &self.token {
+                request = request.header("Authorization", format!("Bearer {token}"));
             }
-            Err(error) => return Err(Refusal::Other(error.to_string())),
-        };
+            let response = request.call().map_err(|error| {
+                Refusal::Other(format!(
+                    "`{endpoint}` cannot be reached: {error}; HF_ENDPOINT names another server, and files that were \
+                     downloaded elsewhere are imported by the name of their folder"
+                ))
+            })?;
+            let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+            match (response.status().as_u16(), code) {
+                (200, _) => save(response, path).map_err(Refusal::Other),
+                (_, "RevisionNotFound") => Err(Refusal::Other(format!("there is no revision `{revision}`"))),
+                // Also what the server says of a repository that is there, to those who may not see it.
+                (401 | 403, _) | (_, "RepoNotFound") => Err(Refusal::Other(
+                    "there is no such repository, or it is not open to everybody: set HF_TOKEN, and accept its terms on \
+                     its page"
+                        .to_owned(),
+                )),
+                (404, _) => Err(Refusal::Missing),
+                (status, _) => Err(Refusal::Other(format!("`{endpoint}` answers with status {status}"))),
+            }
+        }
+    }
+
+    /// Writes a file, which appears as a whole or not at all.
+    fn save(mut response: ureq::http::Response<ureq::Body>, path: &Path) -> Result<(), String> {
         let expected = response.body().content_length();
         let temporary = temporary_for(path);
         let written = File::create(&temporary).and_then(|mut file| {
@@ -164,13 +210,13 @@ mod online {
                 Err(format!("the download broke off after {bytes} bytes"))
             }
             Ok(_) => publish(&temporary, path).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(format!("the download broke off: {error}")),
         };
         if complete.is_err() {
             // Of use to nobody; the error that matters is the other one.
             let _gone = std::fs::remove_file(&temporary);
         }
-        complete.map_err(Refusal::Other)
+        complete
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use omar_stages::encoder::{EncoderError, EncoderFolder};
 use serde_json::Value;
 
-use super::spec::{ColumnSpec, RowSpec};
+use super::spec::{ColumnSpec, RowSpec, Spec};
 use super::{Cell, HoleKind, Measured};
 use crate::evaluation;
 
@@ -68,11 +68,13 @@ pub(crate) fn folder(table: &Path, row: &RowSpec, column: &ColumnSpec) -> PathBu
     table.join("cells").join(format!("{}-{}", slug(&row.name), column.task))
 }
 
-/// Runs the evaluation of a cell in a process of its own, so that nothing that goes wrong in it reaches another cell.
+/// Runs the evaluation of the cell of a row and a column in a process of its own, so that nothing that goes wrong in it
+/// reaches another cell.
 ///
 /// # Errors
 /// When the process cannot be started.
-pub(crate) fn fill(table: &Path, row: &RowSpec, column: &ColumnSpec, more: &[String]) -> io::Result<Cell> {
+pub(crate) fn fill(table: &Path, (spec, row, column): (&Spec, usize, usize), more: &[String]) -> io::Result<Cell> {
+    let (row, column) = (&spec.rows[row], &spec.columns[column]);
     let folder = folder(table, row, column);
     std::fs::create_dir_all(&folder)?;
     let log = folder.join(LOG);
@@ -96,8 +98,9 @@ pub(crate) fn fill(table: &Path, row: &RowSpec, column: &ColumnSpec, more: &[Str
     };
     let run = folder.display().to_string();
     let of_task = found.iter().find(|evaluation| evaluation.spec.task == column.task);
+    let evaluated = spec.protocol.as_ref().map(|protocol| protocol.name.clone());
     Ok(match of_task.and_then(|evaluation| Measured::of(&run, evaluation)) {
-        Some(measured) => Cell::Figure(Box::new(measured)),
+        Some(measured) => Cell::Figure(Box::new(Measured { evaluated, ..measured })),
         None => {
             let (node, task) = (&row.until, &column.task);
             Cell::hole(HoleKind::Failed, format!("node `{node}` gives no figure for {task}: is it the graph's probe?"))

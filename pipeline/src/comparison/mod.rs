@@ -4,11 +4,17 @@
 //! |---|---|
 //! | here | the table: a row per encoder, a column per task, a figure or a named hole in every cell |
 //! | [`spec`] | reads the file that asks for one: `compare:` with `rows` and `columns` |
+//! | [`protocol`] | how thoroughly cells are evaluated |
+//! | [`schema`] | what editors are told about such files |
+//! | [`schedule`] | which cells are filled when |
 //! | [`cells`] | what each cell needs, whether it is there, and the run that fills it |
 //! | [`render`] | the table for a terminal, as Markdown, as a page, as parquet |
 
 pub(crate) mod cells;
+pub(crate) mod protocol;
 pub(crate) mod render;
+pub(crate) mod schedule;
+pub(crate) mod schema;
 pub(crate) mod spec;
 
 use std::path::Path;
@@ -16,6 +22,7 @@ use std::path::Path;
 use omar_stages::storage::StorageError;
 use serde::{Deserialize, Serialize};
 
+use self::protocol::Protocol;
 use crate::evaluation::{Evaluation, paper};
 
 /// The table in the folder of its run.
@@ -25,6 +32,9 @@ pub(crate) const FILE: &str = "comparison.json";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
     pub(crate) name: String,
+    /// How its cells were made, where the file says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol: Option<Protocol>,
     /// Tasks, in the order of the paper.
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Row>,
@@ -55,7 +65,14 @@ pub(crate) struct Measured {
     pub(crate) run: String,
     pub(crate) node: String,
     pub(crate) dataset: String,
+    /// How predictions become figures: `standard` or `published`.
     pub(crate) protocol: String,
+    /// The protocol of the table that the cell was made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) evaluated: Option<String>,
+    /// What was trained, such as `60 updates of 8, 512 wide`.
+    #[serde(default)]
+    pub(crate) probe: String,
     pub(crate) layer: String,
     pub(crate) metric: String,
     pub(crate) smaller_is_better: bool,
@@ -118,6 +135,8 @@ impl Measured {
             node: evaluation.node.clone(),
             dataset: main.key.dataset.clone(),
             protocol: main.key.protocol.clone(),
+            evaluated: None,
+            probe: probe(&evaluation.details, &main.key.layer),
             layer: main.key.layer.clone(),
             metric: main.key.metric.clone(),
             smaller_is_better: evaluation.spec.smaller_is_better,
@@ -131,6 +150,16 @@ impl Measured {
             used: used.collect(),
         })
     }
+}
+
+/// How the probe of a layer was trained.
+fn probe(details: &serde_json::Value, layer: &str) -> String {
+    let fits = details["fits"].as_array().into_iter().flatten();
+    let Some(fit) = fits.into_iter().find(|fit| fit["layer"] == layer) else { return String::new() };
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let training = &fit["training"];
+    let (steps, batch, hidden) = (number(&training["steps"]), number(&training["batch"]), number(&fit["hidden"]));
+    format!("{steps} updates of {batch}, {hidden} wide")
 }
 
 impl Row {
@@ -177,7 +206,7 @@ impl Comparison {
             cells: columns.iter().map(|task| cell(row, task)).collect(),
         });
         let rows = rows.collect();
-        Self { name: "comparison".to_owned(), columns, rows }
+        Self { name: "comparison".to_owned(), protocol: None, columns, rows }
     }
 
     /// The table that a run made; `None` where the folder has none.
@@ -212,7 +241,13 @@ impl Comparison {
                 rows.push(Row { cells: columns.iter().map(cell).collect(), ..row.clone() });
             }
         }
-        Self { name: self.name, columns, rows }
+        // Cells say themselves what they were made by: on top it stands only where it is said of all.
+        let protocol = if self.rows.is_empty() {
+            other.protocol
+        } else {
+            self.protocol.filter(|protocol| other.protocol.as_ref() == Some(protocol))
+        };
+        Self { name: self.name, protocol, columns, rows }
     }
 
     /// Figures, and holes by kind.

@@ -112,9 +112,15 @@ impl Comparison {
         notes.into_iter().enumerate().filter(|(_, note)| is_said(note)).map(|(at, note)| (at + 1, note)).collect()
     }
 
+    /// How cells were made, in a sentence.
+    fn made(&self) -> Option<String> {
+        self.protocol.as_ref().map(|protocol| format!("protocol `{}`: {}", protocol.name, protocol.about))
+    }
+
     /// For a terminal.
     pub(crate) fn plain(&self, with_paper: bool) -> String {
         let mut text = self.table(with_paper).plain();
+        text.extend(self.made().map(|made| made + "\n"));
         if self.rows.iter().any(|row| row.paper.is_some()) {
             text += "in brackets: what the paper reports\n";
         }
@@ -127,6 +133,7 @@ impl Comparison {
     /// As Markdown: the table, its holes, and what is behind every figure.
     pub(crate) fn markdown(&self, with_paper: bool) -> String {
         let mut text = self.table(with_paper).markdown();
+        text.extend(self.made().map(|made| format!("\nMade by {made}.\n")));
         if self.rows.iter().any(|row| row.paper.is_some()) {
             text += "\nIn brackets: what the paper reports (arXiv 2507.03482, table 4).\n";
         }
@@ -136,7 +143,7 @@ impl Comparison {
         text + "\n" + &self.behind().markdown()
     }
 
-    /// A row per figure: layer, protocol, coverage, repeats.
+    /// A row per figure: layer, protocol, probe, metrics, coverage, repeats.
     fn behind(&self) -> Table {
         let head = [
             "representation",
@@ -145,6 +152,8 @@ impl Comparison {
             "95 % interval",
             "layer",
             "protocol",
+            "probe",
+            "metrics",
             "data",
             "test",
             "used of annotated",
@@ -162,6 +171,8 @@ impl Comparison {
                 figure(measured) + &of,
                 interval,
                 measured.layer.clone(),
+                measured.evaluated.clone().unwrap_or_else(|| "-".to_owned()),
+                measured.probe.clone(),
                 measured.protocol.clone(),
                 measured.dataset.clone(),
                 measured.n.to_string(),
@@ -191,6 +202,9 @@ impl Comparison {
             self.count(None),
             self.rows.len() * self.columns.len() - self.count(None)
         );
+        if let Some(made) = self.made() {
+            let _infallible = writeln!(html, "<p>Made by {}.</p>", escape(&made));
+        }
         self.html_table(&mut html);
         let said = self.said();
         if !said.is_empty() {
@@ -284,6 +298,8 @@ impl Comparison {
             ("repeats", counts(&|m| Some(m.repeats as u64)), true),
             ("layer", measured(|m| m.layer.clone()), true),
             ("protocol", measured(|m| m.protocol.clone()), true),
+            ("evaluated", words(&|_, cell, _| cell.figure().and_then(|m| m.evaluated.clone())), true),
+            ("probe", measured(|m| m.probe.clone()), true),
             ("n", counts(&|m| Some(m.n)), true),
             ("annotated", counts(&|m| Some(m.annotated)), true),
             ("train", used(0), true),

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::protocol::{self, Protocol};
 use crate::diagnostic::{Diagnostic, Report, one_of};
 use crate::document::Document;
 use crate::evaluation::paper;
+use crate::graph::check_format;
 use crate::reader::Reader;
 use crate::spans::KeyPath;
 use crate::vars::process_environment;
@@ -15,17 +17,24 @@ use crate::yaml::describe;
 
 /// The key that tells such a file from a graph.
 pub(crate) const KEY: &str = "compare";
-const TOP: [&str; 4] = ["omar", "name", "vars", KEY];
-const PARTS: [&str; 3] = ["rows", "columns", "set"];
-const ROW: [&str; 6] = ["name", "model", "layers", "until", "paper", "without"];
-const COLUMN: [&str; 5] = ["task", "graph", "data", "set", "help"];
+pub(super) const TOP: [&str; 4] = ["omar", "name", "vars", KEY];
+pub(super) const PARTS: [&str; 6] = ["rows", "columns", "set", "jobs", "protocol", "protocols"];
+pub(super) const ROW: [&str; 6] = ["name", "model", "layers", "until", "paper", "without"];
+pub(super) const COLUMN: [&str; 5] = ["task", "graph", "data", "set", "help"];
 /// The node of the shipped evaluation graphs that judges an encoder.
 const UNTIL: &str = "of_trained";
+
+/// Paths of a graph, with what to write there.
+pub(crate) type Changes = Vec<(String, Value)>;
 
 /// A table to make.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Spec {
     pub(crate) name: String,
+    /// By which the cells are made; absent where the file has none, and they are made as the graphs say.
+    pub(crate) protocol: Option<Protocol>,
+    /// Cells that are filled at the same time; absent: as many as this machine is good for.
+    pub(crate) jobs: Option<usize>,
     pub(crate) rows: Vec<RowSpec>,
     pub(crate) columns: Vec<ColumnSpec>,
 }
@@ -54,7 +63,7 @@ pub(crate) struct ColumnSpec {
     /// Where to get them.
     pub(crate) help: Option<String>,
     /// Changes to the graph; `{until}` is the row's node.
-    pub(crate) set: Vec<(String, Value)>,
+    pub(crate) set: Changes,
 }
 
 /// What a path leads to.
@@ -86,12 +95,17 @@ pub(crate) fn load(path: &Path, sets: &[String]) -> Result<Found, Report> {
 fn read(document: &Document, report: &mut Report) -> Option<Spec> {
     let mut reader = Reader { document, report };
     reader.unknown_keys(&KeyPath::new([]), &document.value, &TOP, "a comparison");
+    check_format(&mut reader);
     let name = document.value.get("name").and_then(Value::as_str).unwrap_or("comparison").to_owned();
     let root = KeyPath::new([KEY]);
     let map = reader.map(&root, &PARTS, "`compare`")?;
-    let everywhere = changes(&mut reader, &root, &map);
-    let columns = list(&mut reader, &root, &map, "columns", |reader, path, map| column(reader, path, map, &everywhere));
+    let everywhere = changes(&mut reader, &root, &map, "set");
+    let mut columns =
+        list(&mut reader, &root, &map, "columns", |reader, path, map| column(reader, path, map, &everywhere));
     let tasks: Vec<&str> = columns.iter().map(|column| column.task.as_str()).collect();
+    let protocol = protocol::read(&mut reader, &root, &map, &tasks);
+    let jobs = map.get("jobs").filter(|jobs| jobs.as_str() != Some("auto"));
+    let jobs = jobs.and_then(|jobs| reader.count(&root.child("jobs"), jobs, 1..=64));
     let rows = list(&mut reader, &root, &map, "rows", |reader, path, map| row(reader, path, map, &tasks));
     for (what, names) in [
         ("rows", rows.iter().map(|row| &row.name).collect::<Vec<_>>()),
@@ -102,7 +116,10 @@ fn read(document: &Document, report: &mut Report) -> Option<Spec> {
             reader.refuse(&path, Diagnostic::error(format!("`{twice}` is there twice: cells would be mixed up")));
         }
     }
-    Some(Spec { name, rows, columns })
+    for column in &mut columns {
+        column.set.extend(protocol.iter().flat_map(|protocol| protocol.changes(&column.task)));
+    }
+    Some(Spec { name, protocol, jobs, rows, columns })
 }
 
 /// The maps of a list, which must have some.
@@ -136,25 +153,38 @@ fn list<T>(
     all
 }
 
-fn text(reader: &mut Reader<'_>, path: &KeyPath, map: &Map<String, Value>, key: &str, what: &str) -> Option<String> {
+pub(super) fn text(
+    reader: &mut Reader<'_>,
+    path: &KeyPath,
+    map: &Map<String, Value>,
+    key: &str,
+    what: &str,
+) -> Option<String> {
     let value = map.get(key)?;
     reader.text(&path.child(key), value, what)
 }
 
-fn needed(reader: &mut Reader<'_>, path: &KeyPath, map: &Map<String, Value>, key: &str, what: &str) -> Option<String> {
+pub(super) fn needed(
+    reader: &mut Reader<'_>,
+    path: &KeyPath,
+    map: &Map<String, Value>,
+    key: &str,
+    what: &str,
+) -> Option<String> {
     if !map.contains_key(key) {
         reader.refuse(path, Diagnostic::error(format!("`{key}` is missing: {what}")));
     }
     text(reader, path, map, key, what)
 }
 
-fn changes(reader: &mut Reader<'_>, path: &KeyPath, map: &Map<String, Value>) -> Vec<(String, Value)> {
-    match map.get("set") {
+/// Paths of a graph with their new values, below a key.
+pub(super) fn changes(reader: &mut Reader<'_>, path: &KeyPath, map: &Map<String, Value>, key: &str) -> Changes {
+    match map.get(key) {
         None => Vec::new(),
         Some(Value::Object(set)) => set.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         Some(other) => {
-            let message = format!("`set` must be paths of the graph with their values, found {}", describe(other));
-            reader.refuse(&path.child("set"), Diagnostic::error(message));
+            let message = format!("`{key}` must be paths of the graph with their values, found {}", describe(other));
+            reader.refuse(&path.child(key), Diagnostic::error(message));
             Vec::new()
         }
     }
@@ -183,7 +213,7 @@ fn column(
     let data = text(reader, path, map, "data", "the folder of the data, for the graph's `vars.data`");
     let help = text(reader, path, map, "help", "a sentence that says where to get the data");
     let mut set = everywhere.to_vec();
-    set.extend(changes(reader, path, map));
+    set.extend(changes(reader, path, map, "set"));
     Some(ColumnSpec { task: task?, graph: graph?, data, help, set })
 }
 
@@ -207,6 +237,9 @@ fn row(reader: &mut Reader<'_>, path: &KeyPath, map: &Map<String, Value>, tasks:
             let reason = reader.text(&path.child(task.as_str()), reason, "a sentence that says why");
             without.extend(reason.map(|reason| (task.clone(), reason)));
         }
+    } else if let Some(other) = map.get("without") {
+        let message = format!("`without` must be tasks with why they are left out, found {}", describe(other));
+        reader.refuse(&path.child("without"), Diagnostic::error(message));
     }
     Some(RowSpec { name: name?, model: model?, layers, until, paper, without })
 }

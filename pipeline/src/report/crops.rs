@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use omar_stages::storage::{InputView, PredictedCrop, PredictedCrops};
+use omar_stages::storage::{CropName, InputView, PredictedCrop, PredictedCrops};
 
 use super::png;
 use crate::svg::{data_uri, escape, text};
@@ -58,7 +58,7 @@ pub(super) fn draw(all: &PredictedCrops, crop: &PredictedCrop) -> String {
     svg
 }
 
-/// `track 1f..., crop 3: 58 % hidden; of the hidden tokens 21.4 % answered right, 9.5 % by the best constant answer`
+/// `rock/song.ogg from 1:30.0 on: 58 % hidden; of the hidden tokens 21.4 % answered right, 9.5 % by the best constant answer`
 pub(super) fn caption(all: &PredictedCrops, crop: &PredictedCrop) -> String {
     let hidden = crop.mask.iter().filter(|&&masked| masked).count();
     let streams = all.streams.len();
@@ -66,14 +66,22 @@ pub(super) fn caption(all: &PredictedCrops, crop: &PredictedCrop) -> String {
     let of_row = |(tokens, answers): (&[u32], &[u32])| tokens.iter().zip(answers).filter(|(a, b)| a == b).count();
     let right: usize = rows.zip(&crop.mask).filter(|(_, masked)| **masked).map(|(row, _)| of_row(row)).sum();
     let tokens = (hidden * streams).max(1) as f64;
+    let name = match &crop.name {
+        Some(CropName { path, start_s }) => format!("{path} from {} on", time(*start_s)),
+        None => format!("track {:016x}, crop {}", crop.track, crop.crop),
+    };
     format!(
-        "track {:016x}, crop {}: {} hidden; of the hidden tokens {} answered right, {} by the best constant answer",
-        crop.track,
-        crop.crop,
+        "{name}: {} hidden; of the hidden tokens {} answered right, {} by the best constant answer",
         percent(hidden as f64 / crop.mask.len().max(1) as f64),
         percent(right as f64 / tokens),
         percent(constant(crop, streams) as f64 / tokens)
     )
+}
+
+/// `1:30.0`, minutes and seconds.
+fn time(seconds: f64) -> String {
+    let tenths = (10.0 * seconds).round() as u64;
+    format!("{}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
 }
 
 /// How many hidden tokens have the most frequent code of their stream among those of the crop.
@@ -242,6 +250,7 @@ mod tests {
         let crop = PredictedCrop {
             track: 31,
             crop: 2,
+            name: None,
             patches: (0..positions * bins * frames).map(|i| (i % 13) as f32 - 6.0).collect(),
             tokens: (0..2 * positions as u32).collect(),
             mask: (0..positions).map(|position| position % 5 < 2).collect(),
@@ -271,6 +280,9 @@ mod tests {
         let words = caption(&all, &all.crops[0]);
         let expected = "crop 2: 40.0 % hidden; of the hidden tokens 25.0 % answered right, 25.0 % by the best constant";
         assert!(words.contains(expected), "{words}");
+        let name = Some(CropName { path: "rock/<song>.ogg".to_owned(), start_s: 89.96 });
+        let words = caption(&all, &PredictedCrop { name, ..all.crops[0].clone() });
+        assert!(words.starts_with("rock/<song>.ogg from 1:30.0 on: 40.0 % hidden"), "{words}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl EncoderFolder {
             if let Some(manifest) = EncoderManifest::read(&manifest_path)? {
                 return Ok(Self { manifest, manifest_path, weights: folder.join(WEIGHTS) });
             }
-            let reason = format!("it has weights and no `{MANIFEST}` that says what they hear");
+            let reason = format!("it has weights and no `{MANIFEST}` that says what they hear{}", imported(folder));
             return Err(not_found(reason));
         }
         let mut nested: Vec<PathBuf> = vec![folder.join("checkpoints")];
@@ -79,15 +79,10 @@ impl EncoderFolder {
         }
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 if folder.join("config.gin").is_file() => {
-                let path = folder.display();
-                Err(not_found(format!(
-                    "it is a published model: `omar-flow import {path} --to models/NAME` makes it one"
-                )))
-            }
             0 => Err(not_found(format!(
                 "expected a folder with `{WEIGHTS}` and `{MANIFEST}` as `omar-flow import` writes it, or a run of \
-                 `pretrain` with a checkpoint"
+                 `pretrain` with a checkpoint{}",
+                imported(folder)
             ))),
             _ => {
                 let names: Vec<String> = found
@@ -174,8 +169,9 @@ impl EncoderFolder {
     /// When the file is missing or damaged.
     pub fn tensors(&self, device: &Device) -> Result<HashMap<String, Tensor>, EncoderError> {
         let load = |path: &Path| {
-            candle_core::safetensors::load(path, device)
-                .map_err(|error| EncoderError::damaged(path, format!("the weights cannot be read: {error}")))
+            candle_core::safetensors::load(path, device).map_err(|error| {
+                EncoderError::damaged(path, format!("the weights cannot be read, is the file complete? {error}"))
+            })
         };
         let mut tensors = load(&self.weights)?;
         // Averaged weights stand beside the others of their step, and have no running statistics of their own.
@@ -265,6 +261,17 @@ impl EncoderFolder {
         let built = Encoder::new(&config, self.manifest.patch_dim(), source, device);
         built.map_err(|source| EncoderError::Model { path: self.weights.clone(), source })
     }
+}
+
+/// Where a folder looks like a published model, what makes an encoder of it.
+fn imported(folder: &Path) -> String {
+    let names = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let is_published = |name: &str| ["config.gin", "config.json"].contains(&name) || name.ends_with("_stats.json");
+    if names.into_iter().any(|name| name.to_str().is_some_and(is_published)) {
+        let path = folder.display();
+        return format!("; it is a published model: `omar-flow import {path} --to models/NAME` makes an encoder of it");
+    }
+    String::new()
 }
 
 /// Size and BLAKE3 of a file.

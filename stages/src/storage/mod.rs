@@ -24,7 +24,7 @@ pub use codes::CodeCounts;
 pub use commit::{COMMITS, Commit, RejectRecord, ShardKey, commits};
 pub use locate::{Apart, LocateError, Located, locate, node_folders, tell_apart, utc};
 pub use node::{EdgeDescription, NODE_FILE, Node, PROVENANCE_KEY, Upstream};
-pub use predicted::{EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
+pub use predicted::{CropName, EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
 pub use table::write_table;
 pub use track_file::{Scan, TrackFile};
 

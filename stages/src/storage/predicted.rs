@@ -42,6 +42,15 @@ pub struct InputView {
     pub frames: usize,
 }
 
+/// Where a crop is from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CropName {
+    /// The recording, as the corpus names it.
+    pub path: String,
+    /// Where the crop begins in it, in seconds.
+    pub start_s: f64,
+}
+
 /// One crop.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PredictedCrop {
@@ -49,6 +58,8 @@ pub struct PredictedCrop {
     pub track: u64,
     /// Which of the track's crops.
     pub crop: u64,
+    /// Where it is from; absent in files of older programs.
+    pub name: Option<CropName>,
     /// Input before masking, `(positions, patch_dim)`: for each view, its bins by its frames.
     pub patches: Vec<f32>,
     /// Targets, `(positions, streams)`.
@@ -69,6 +80,8 @@ struct Description {
     codebook_size: u32,
     /// Track and crop.
     keys: Vec<(u64, u64)>,
+    #[serde(default)]
+    names: Vec<Option<CropName>>,
 }
 
 impl PredictedCrops {
@@ -94,6 +107,7 @@ impl PredictedCrops {
             streams: self.streams.clone(),
             codebook_size: self.codebook_size,
             keys: self.crops.iter().map(|crop| (crop.track, crop.crop)).collect(),
+            names: self.crops.iter().map(|crop| crop.name.clone()).collect(),
         };
         let json = serde_json::to_string(&description).expect("a description is plain data and always serialises");
         let (n, positions, streams) = (self.crops.len(), self.positions(), self.streams.len());
@@ -135,7 +149,7 @@ impl PredictedCrops {
         let read: Description =
             serde_json::from_str(json).map_err(|error| StorageError::content(path, format!("`{KEY}`: {error}")))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(refused)?;
-        let Description { step, rate_hz, views, streams, codebook_size, keys } = read;
+        let Description { step, rate_hz, views, streams, codebook_size, keys, names } = read;
         let mut found = Self { step, rate_hz, views, streams, codebook_size, crops: Vec::new() };
         let n = keys.len();
         let (mask, positions) =
@@ -156,6 +170,7 @@ impl PredictedCrops {
             .map(|(i, (track, crop))| PredictedCrop {
                 track,
                 crop,
+                name: names.get(i).cloned().flatten(),
                 patches: patches[i * patch..][..patch].to_vec(),
                 tokens: tokens[i * codes..][..codes].to_vec(),
                 mask: mask[i * positions..][..positions].to_vec(),
@@ -195,6 +210,7 @@ mod tests {
         let crop = |track| PredictedCrop {
             track,
             crop: 2,
+            name: (track == 3).then(|| CropName { path: "a song.ogg".to_owned(), start_s: 12.5 }),
             patches: (0..12).map(|i| i as f32 + track as f32).collect(),
             tokens: vec![1, 2, 3, 4, 5, 6],
             mask: vec![true, false, true],

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Array, Float64Array, RecordBatch, StringArray, UInt64Array};
 use omar_schemas::units::Bytes;
 use omar_schemas::{Codebooks, Edge, Metrics, Reject, TrackId, column};
 use omar_stages::storage::{RejectRecord, StorageError, TrackFile, utc};
@@ -19,6 +19,9 @@ use crate::evaluation;
 
 /// How deep in a run folder metrics and checkpoints are looked for.
 const DEPTH: usize = 4;
+
+/// Columns of metrics that are shown.
+const LOGGED: [&str; 7] = ["step", "split", "loss", "accuracy", "unigram", "crops", "elapsed_s"];
 
 /// What a run folder holds.
 #[derive(Debug, Serialize)]
@@ -51,6 +54,8 @@ struct Logged {
     step: u64,
     loss: f64,
     accuracy: f64,
+    /// Accuracy of the best constant answer; known of held-out crops.
+    unigram: Option<f64>,
     crops: u64,
     elapsed_s: f64,
 }
@@ -119,7 +124,7 @@ impl RunReport {
                     valid: None,
                     best_valid: None,
                 });
-                for batch in file.scan(Some(&["step", "split", "loss", "accuracy", "crops", "elapsed_s"]), None)? {
+                for batch in file.scan(Some(&LOGGED), None)? {
                     log.add(&batch?).map_err(|error| content(path, &error))?;
                 }
             } else if Codebooks::spec(file.schema()).is_ok() {
@@ -173,8 +178,9 @@ impl RunReport {
             codebooks::warnings(&self.codebooks).iter().for_each(|line| _ = writeln!(out, "{line}"));
         }
         if !self.training.is_empty() {
-            let mut table =
-                Table::new(&["training", "", "step>", "of>", "loss>", "accuracy>", "chance>", "crops>", "hours>"]);
+            let header =
+                ["training", "", "step>", "of>", "loss>", "accuracy>", "unigram>", "chance>", "crops>", "hours>"];
+            let mut table = Table::new(&header);
             for training in &self.training {
                 let metrics = training.metrics.strip_prefix(&self.folder).unwrap_or(&training.metrics);
                 for (what, logged) in
@@ -188,6 +194,7 @@ impl RunReport {
                         training.steps.to_string(),
                         format!("{:.4}", logged.loss),
                         format!("{:.4}", logged.accuracy),
+                        logged.unigram.map_or("-".to_owned(), |share| format!("{share:.4}")),
                         short(training.chance),
                         logged.crops.to_string(),
                         format!("{:.2}", logged.elapsed_s / 3600.0),
@@ -218,12 +225,14 @@ impl Training {
         let counts = |name| column::<UInt64Array>(batch, name);
         let (steps, crops) = (counts("step")?, counts("crops")?);
         let (loss, accuracy, elapsed) = (numbers("loss")?, numbers("accuracy")?, numbers("elapsed_s")?);
+        let unigrams = numbers("unigram")?;
         let splits = column::<StringArray>(batch, "split")?;
         for row in 0..batch.num_rows() {
             let logged = Logged {
                 step: steps.value(row),
                 loss: loss.value(row),
                 accuracy: accuracy.value(row),
+                unigram: unigrams.is_valid(row).then(|| unigrams.value(row)),
                 crops: crops.value(row),
                 elapsed_s: elapsed.value(row),
             };

@@ -1,5 +1,6 @@
-//! `run TABLE`: every cell that can be filled, one after the other, and the table.
+//! `run TABLE`: every cell that can be filled, and the table.
 
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,9 +10,9 @@ use serde_json::json;
 use super::super::{write_json, write_message, write_result};
 use super::{RUNS, failed};
 use crate::cli::{Exit, RunArgs};
-use crate::comparison::cells;
+use crate::comparison::schedule::{self, Filled};
 use crate::comparison::spec::{ColumnSpec, RowSpec, Spec};
-use crate::comparison::{Cell, Comparison, FILE, HoleKind, Row};
+use crate::comparison::{Cell, Comparison, FILE, HoleKind, Row, cells};
 use crate::files::{WriteError, write_parquet, write_text};
 use crate::plan::Plan;
 use crate::progress::clock;
@@ -40,42 +41,15 @@ pub(super) fn run(spec: &Spec, args: &RunArgs) -> Exit {
     if let Err(error) = std::fs::create_dir_all(&folder) {
         return failed(&format!("cannot create `{}`: {error}", folder.display()), args.graph.json);
     }
-    let more: Vec<String> =
-        args.threads.iter().flat_map(|threads| ["--threads".to_owned(), threads.to_string()]).collect();
     let mut table = begun(spec);
-    let cells = spec.rows.len() * spec.columns.len();
     let begin = Instant::now();
-    // A task after the other: what its encoders share is cached, and a column is complete early.
-    for (c, column) in spec.columns.iter().enumerate() {
-        for (r, row) in spec.rows.iter().enumerate() {
-            if matches!(&table.rows[r].cells[c], Cell::Hole(hole) if hole.kind != HoleKind::NotRun) {
-                continue;
-            }
-            let started = Instant::now();
-            let cell = match cells::fill(&folder, row, column, &more) {
-                Ok(cell) => cell,
-                Err(error) => return failed(&format!("the run of a cell cannot be started: {error}"), args.graph.json),
-            };
-            if stop.is_requested() {
-                let _already_said = write(&folder, &table);
-                write_message("stopped: what is cached stays, the same command goes on from there\n");
-                return Exit::Interrupted;
-            }
-            let what = match &cell {
-                Cell::Figure(measured) => format!("{} {:.4}", measured.metric, measured.value),
-                Cell::Hole(hole) => hole.reason.clone(),
-            };
-            let (done, seconds) = (c * spec.rows.len() + r + 1, clock(started.elapsed().as_secs_f64()));
-            write_message(&format!("[{done}/{cells}] {} · {}: {what} ({seconds})\n", column.task, row.name));
-            table.rows[r].cells[c] = cell;
-            // Kept as it grows: a long table can be looked at, and a crash loses nothing.
-            if let Err(error) = write(&folder, &table) {
-                return failed(&error.to_string(), args.graph.json);
-            }
-        }
+    let filled = fill(spec, &mut table, &folder, args.threads, &stop);
+    if let Err(error) = filled.and_then(|()| write(&folder, &table).map_err(io::Error::other)) {
+        return failed(&format!("the table cannot be made: {error}"), args.graph.json);
     }
-    if let Err(error) = write(&folder, &table) {
-        return failed(&error.to_string(), args.graph.json);
+    if stop.is_requested() {
+        write_message("stopped: what is cached stays, the same command goes on from there\n");
+        return Exit::Interrupted;
     }
     if args.graph.json {
         write_json(&json!(table));
@@ -90,6 +64,30 @@ pub(super) fn run(spec: &Spec, args: &RunArgs) -> Exit {
         folder.join(PAGE).display()
     ));
     if failures > 0 { Exit::Failed } else { Exit::Done }
+}
+
+/// Fills the cells, and says so of each.
+fn fill(spec: &Spec, table: &mut Comparison, folder: &Path, threads: Option<u16>, stop: &Stop) -> io::Result<()> {
+    let (begun, share) = (table.clone(), schedule::share(spec, threads));
+    let to_fill = begun.count(Some(HoleKind::NotRun));
+    let mut done = 0;
+    schedule::fill((spec, &begun), folder, share, &|| stop.is_requested(), &mut |filled| {
+        let Filled { row, column, cell, took } = filled;
+        // What was interrupted with the table is no failure of the cell.
+        if stop.is_requested() && cell.figure().is_none() {
+            return Ok(());
+        }
+        done += 1;
+        let what = match &cell {
+            Cell::Figure(measured) => format!("{} {:.4}", measured.metric, measured.value),
+            Cell::Hole(hole) => hole.reason.clone(),
+        };
+        let (task, name, seconds) = (&spec.columns[column].task, &spec.rows[row].name, clock(took.as_secs_f64()));
+        write_message(&format!("[{done}/{to_fill}] {task} · {name}: {what} ({seconds})\n"));
+        table.rows[row].cells[column] = cell;
+        // Kept as it grows: a long table can be looked at, and a crash loses nothing.
+        write(folder, table).map_err(io::Error::other)
+    })
 }
 
 /// The first option that has no meaning for a table.
@@ -120,7 +118,7 @@ fn begun(spec: &Spec) -> Comparison {
         cells: spec.columns.iter().map(|column| cell(row, column)).collect(),
     });
     let columns = spec.columns.iter().map(|column| column.task.clone()).collect();
-    Comparison { name: spec.name.clone(), columns, rows: rows.collect() }
+    Comparison { name: spec.name.clone(), protocol: spec.protocol.clone(), columns, rows: rows.collect() }
 }
 
 /// Writes the table in all its forms.

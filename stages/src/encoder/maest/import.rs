@@ -87,6 +87,7 @@ fn config(
     let heads = match found.json("config.json")? {
         Some(json) => {
             let expected = [
+                ("model_type", json!("audio-spectrogram-transformer")),
                 ("num_mel_bins", json!(BANDS)),
                 ("patch_size", json!(PATCH)),
                 ("frequency_stride", json!(STEP)),

@@ -65,6 +65,8 @@ fn config(
     };
     files.push(json.path.clone());
     let expected = [
+        // HuBERT and wav2vec 2.0 have tensors of the same names.
+        ("model_type", json!("mert_model")),
         ("conv_kernel", json!(KERNELS)),
         ("conv_stride", json!(STRIDES)),
         ("conv_bias", json!(false)),

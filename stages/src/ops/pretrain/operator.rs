@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use arrow::array::{RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{Float64Array, RecordBatch, UInt32Array, UInt64Array};
 use candle_core::{Device, Tensor};
 use omar_schemas::{Origin, Split, column};
 
@@ -16,7 +16,10 @@ use super::shown::{self, Unigram};
 use super::valid::ValidSet;
 use crate::error::StageError;
 use crate::stage::{Operator, Output, Port, Position, Progress, StageContext};
-use crate::train::{Collective, CropKey, Cursor, Minibatch, Shuffle, TrainError, Trainer, ValidMetrics, latest, prune};
+use crate::storage::CropName;
+use crate::train::{
+    Collective, CropKey, Cursor, Minibatch, Shuffle, StepMetrics, TrainError, Trainer, ValidMetrics, latest, prune,
+};
 
 /// Folder of the checkpoints in the node's folder.
 const CHECKPOINTS: &str = "checkpoints";
@@ -36,11 +39,21 @@ pub(super) struct Pretrainer {
     /// The pass of the latest batch, and whether it has brought a training crop.
     pass: (u32, bool),
     started: Instant,
+    /// The latest step of this process.
+    last: Option<LastStep>,
     best: Best,
     collective: Arc<dyn Collective>,
     stopping: Arc<AtomicBool>,
     /// What all processes have agreed on: to stop, because the run is being stopped or its time is up.
     agreed: Agreed,
+}
+
+/// A step, and what was said of it.
+#[derive(Debug)]
+struct LastStep {
+    metrics: StepMetrics,
+    logged: bool,
+    evaluated: bool,
 }
 
 /// Reasons to end that one process has and all must share.
@@ -96,6 +109,7 @@ impl Pretrainer {
             saved_step,
             pass: (cursor.pass, cursor != Cursor::default()),
             started: Instant::now(),
+            last: None,
             best: match &context.run_dir {
                 Some(dir) if context.resume => Best::load(dir)?,
                 _ => Best::default(),
@@ -165,9 +179,11 @@ impl Pretrainer {
         if !aligned {
             return Err(StageError::Failed("input and targets are not aligned: their rows are of other crops".into()));
         }
+        let starts = column::<Float64Array>(input, "start_s")?;
         for row in 0..input.num_rows() {
             let key = CropKey { track: tracks.value(row), crop: u64::from(crops.value(row)) };
-            match Origin::read(input, row)?.split {
+            let origin = Origin::read(input, row)?;
+            match origin.split {
                 Split::Train => {
                     let example = self.plan.example(input, targets, row, key)?;
                     self.pass.1 = true;
@@ -175,7 +191,7 @@ impl Pretrainer {
                 }
                 Split::Valid => {
                     let example = self.plan.example(input, targets, row, key)?;
-                    self.valid.offer(example);
+                    self.valid.offer(example, Some(CropName { path: origin.path, start_s: starts.value(row) }));
                 }
                 Split::Test => {}
             }
@@ -198,28 +214,57 @@ impl Pretrainer {
         };
         let plan = self.plan.clone();
         let due = |every: u64| metrics.step.is_multiple_of(every) || metrics.step == plan.params.steps;
-        if due(plan.params.log_every) {
+        let (logged, evaluated) = (due(plan.params.log_every), due(plan.params.valid.every));
+        if logged {
             out.emit(self.plan.row(&metrics, None, self.started.elapsed())?);
         }
-        if due(plan.params.valid.every) && !self.valid.examples().is_empty() {
-            let (valid, unigram) = self.evaluate()?;
-            out.emit(self.plan.row(&metrics, Some((&valid, &unigram)), self.started.elapsed())?);
-            if let Some(dir) = self.dir.as_ref().filter(|_| self.collective.rank() == 0) {
-                let one = |example: &Example| self.plan.minibatch(std::slice::from_ref(example));
-                shown::write(dir, &plan, &self.trainer, self.valid.examples(), one)?;
-            }
-            if self.best.offer(metrics.step, valid.means().0) && plan.params.checkpoint.best {
-                self.save()?;
-            }
+        if evaluated
+            && let Some(loss) = self.evaluate(&metrics, out)?
+            && self.best.offer(metrics.step, loss)
+            && plan.params.checkpoint.best
+        {
+            self.save()?;
         }
         if due(plan.params.checkpoint.every) {
             self.save()?;
         }
+        self.last = Some(LastStep { metrics, logged, evaluated });
         Ok(())
     }
 
+    /// Says of the last step what has not been said of it, where training ends between the steps of which it is said. Such
+    /// an evaluation is none that patience counts: a run that goes on from here is the run that never stopped.
+    fn finish(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
+        let stopped = if self.is_shared() { self.agreed.stop } else { self.stopping.load(Ordering::Acquire) };
+        if !self.is_done() || stopped {
+            return Ok(());
+        }
+        let Some(LastStep { metrics, logged, evaluated }) = self.last.take() else { return Ok(()) };
+        if !logged {
+            out.emit(self.plan.row(&metrics, None, self.started.elapsed())?);
+        }
+        if !evaluated {
+            self.evaluate(&metrics, out)?;
+        }
+        Ok(())
+    }
+
+    /// Says how well the held-out crops are predicted after a step, and shows some of them; their loss, where there are any.
+    fn evaluate(&self, metrics: &StepMetrics, out: &mut dyn Output) -> Result<Option<f64>, StageError> {
+        if self.valid.examples().is_empty() {
+            return Ok(None);
+        }
+        let (valid, unigram) = self.predict()?;
+        out.emit(self.plan.row(metrics, Some((&valid, &unigram)), self.started.elapsed())?);
+        if let Some(dir) = self.dir.as_ref().filter(|_| self.collective.rank() == 0) {
+            let one = |example: &Example| self.plan.minibatch(std::slice::from_ref(example));
+            shown::write(dir, &self.plan, &self.trainer, &self.valid, one)?;
+        }
+        Ok(Some(valid.means().0))
+    }
+
     /// Predicts the held-out crops, each process a share of their minibatches; and what guessing would reach on them.
-    fn evaluate(&self) -> Result<(ValidMetrics, Unigram), StageError> {
+    fn predict(&self) -> Result<(ValidMetrics, Unigram), StageError> {
         let (mut valid, mut unigram) = (ValidMetrics::default(), Unigram::default());
         for (i, examples) in self.valid.examples().chunks(self.plan.params.minibatch).enumerate() {
             let minibatch = self.plan.minibatch(examples)?;
@@ -338,7 +383,8 @@ impl Operator for Pretrainer {
         Ok(self.progress())
     }
 
-    fn flush(&mut self, _: &mut dyn Output) -> Result<(), StageError> {
+    fn flush(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
+        self.finish(out)?;
         self.save()
     }
 

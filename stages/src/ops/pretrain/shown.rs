@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::Plan;
 use super::example::Example;
+use super::valid::ValidSet;
 use crate::error::StageError;
-use crate::storage::{EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
+use crate::storage::{CropName, EXAMPLES_FILE, InputView, PredictedCrop, PredictedCrops};
 use crate::train::{Minibatch, Predictions, Trainer};
 
 /// Crops that are kept for people to look at, one of a track as long as there are tracks.
@@ -45,9 +46,9 @@ impl Unigram {
 }
 
 /// The crops to show: the first of every track, then others.
-fn chosen(examples: &[Example]) -> Vec<&Example> {
+fn chosen(valid: &ValidSet) -> Vec<(&Example, Option<&CropName>)> {
     let mut tracks = Vec::new();
-    let (first, rest): (Vec<&Example>, Vec<&Example>) = examples.iter().partition(|example| {
+    let (first, rest): (Vec<_>, Vec<_>) = valid.named().partition(|(example, _)| {
         let new = !tracks.contains(&example.key.track);
         tracks.push(example.key.track);
         new
@@ -60,13 +61,14 @@ pub(super) fn write(
     dir: &Path,
     plan: &Plan,
     trainer: &Trainer,
-    examples: &[Example],
+    valid: &ValidSet,
     minibatch: impl Fn(&Example) -> Result<Minibatch, StageError>,
 ) -> Result<(), StageError> {
     let streams = plan.trainer.model.streams;
     let mut crops = Vec::new();
-    for example in chosen(examples) {
-        crops.push(crop(example, &trainer.predict(&minibatch(example)?)?, plan.positions, streams));
+    for (example, name) in chosen(valid) {
+        let crop = crop(example, &trainer.predict(&minibatch(example)?)?, plan.positions, streams);
+        crops.push(PredictedCrop { name: name.cloned(), ..crop });
     }
     let view = |(name, shape): &(String, crate::dsp::patch::PatchShape)| InputView {
         name: name.clone(),
@@ -93,6 +95,7 @@ fn crop(example: &Example, predictions: &Predictions, positions: usize, streams:
     PredictedCrop {
         track: example.key.track,
         crop: example.key.crop,
+        name: None,
         patches: example.patches.clone(),
         tokens: example.tokens.clone(),
         mask,
@@ -127,9 +130,14 @@ mod tests {
 
     #[test]
     fn shown_crops_are_of_different_tracks_where_there_are_such() {
-        let examples: Vec<Example> =
-            [(1, 0), (1, 1), (2, 0), (1, 2), (2, 1)].map(|(t, c)| example(t, c, &[])).into_iter().collect();
-        let keys: Vec<(u64, u64)> = chosen(&examples).iter().map(|e| (e.key.track, e.key.crop)).collect();
+        let mut valid = ValidSet::new(5);
+        for (track, crop) in [(1, 0), (1, 1), (2, 0), (1, 2), (2, 1)] {
+            let name = CropName { path: format!("{track}.wav"), start_s: 30.0 * crop as f64 };
+            valid.offer(example(track, crop, &[]), Some(name));
+        }
+        let shown = chosen(&valid);
+        let keys: Vec<(u64, u64)> = shown.iter().map(|(e, _)| (e.key.track, e.key.crop)).collect();
         assert_eq!(keys, [(1, 0), (2, 0), (1, 1), (1, 2)]);
+        assert_eq!(shown[2].1, Some(&CropName { path: "1.wav".to_owned(), start_s: 30.0 }));
     }
 }

@@ -213,11 +213,43 @@ fn a_run_out_of_time_ends_with_a_checkpoint_and_goes_on_when_resumed() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let params = changed(json!({"max_time": "1ms", "steps": 3}));
     let mut steps = Vec::new();
+    let mut evaluated = Vec::new();
     for resume in [false, true, true, true] {
         let rows = run_with(params.clone(), &context(dir.path(), resume), &CORPUS, usize::MAX).expect("it runs");
         steps.extend(rows.iter().filter(|row| split(row) == "train").map(step));
+        evaluated.extend(rows.iter().filter(|row| split(row) == "valid").map(step));
     }
     assert_eq!(steps, [1, 2, 3]);
+    // It ends as every training does, with what the held-out crops say, once for every step that it ended after.
+    assert_eq!(evaluated, [1, 2, 3]);
+}
+
+#[test]
+fn an_evaluation_because_time_is_up_is_none_that_patience_counts() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = changed(json!({"max_time": "1ms", "steps": 3, "valid": {"every": 2, "crops": 5}}));
+    for resume in [false, true, true] {
+        run_with(params.clone(), &context(dir.path(), resume), &CORPUS, usize::MAX).expect("it runs");
+    }
+    let (interrupted, whole) = (dir, tempfile::tempdir().expect("a temporary folder"));
+    let params = changed(json!({"steps": 3, "valid": {"every": 2, "crops": 5}}));
+    run_with(params, &context(whole.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    let best = |dir: &Path| std::fs::read_to_string(dir.join("best.json")).expect("it is written");
+    assert_eq!(best(interrupted.path()), best(whole.path()));
+}
+
+#[test]
+fn a_last_step_that_is_not_due_is_logged_and_evaluated_all_the_same() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = changed(json!({"max_time": "1ms", "log_every": 50, "valid": {"every": 100, "crops": 5}}));
+    let rows = run_with(params, &context(dir.path(), false), &CORPUS, usize::MAX).expect("it runs");
+    let found: Vec<(&str, u64)> = rows.iter().map(|row| (split(row), step(row))).collect();
+    assert_eq!(found, [("train", 1), ("valid", 1)]);
+    // A run that is stopped has no time for that.
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let params = changed(json!({"log_every": 1, "valid": {"every": 100, "crops": 5}}));
+    let rows = run_with(params, &context(dir.path(), false), &CORPUS, 2).expect("it runs");
+    assert!(rows.iter().all(|row| split(row) == "train"));
 }
 
 #[test]
@@ -284,6 +316,8 @@ fn evaluations_say_what_a_constant_answer_reaches_and_show_crops() {
     // Tracks 12 and 16 are held out; what is shown is what the stage was given.
     assert_eq!(shown.crops.iter().map(|crop| crop.track).collect::<Vec<_>>()[..2], [12, 16]);
     for crop in &shown.crops {
+        let name = crop.name.as_ref().expect("where it is from");
+        assert_eq!((name.path.clone(), name.start_s), (format!("{}.wav", crop.track), 0.0));
         assert!(crop.mask.iter().any(|&masked| masked) && crop.mask.len() == 50);
         assert!(crop.tokens.iter().chain(&crop.predicted).all(|&code| code < 16));
     }
