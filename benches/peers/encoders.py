@@ -71,7 +71,8 @@ class MusicFm(nn.Module):
 def musicfm(folder: Path):
     model = MusicFm().eval()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors["model.conformer.embed_positions.inv_freq"] = model.conformer.embed_positions.inv_freq
+    frequencies = model.conformer.embed_positions.inv_freq
+    tensors["model.conformer.embed_positions.inv_freq"] = torch.tensor(frequencies.tolist())
     tensors["model.preprocessor_melspec_2048.mel_stft.mel_scale.fb"] = torch.rand(1025, 128)
     torch.save({"state_dict": tensors}, folder / "pretrained_fma.pt")
     (folder / "fma_stats.json").write_text(json.dumps({"melspec_2048_mean": 3.07, "melspec_2048_std": 21.0}))
@@ -136,8 +137,7 @@ def compare(name: str, binary: str, rounds: int) -> None:
             f"best {best}",
             flush=True,
         )
-        ours.process.stdin.close()
-        ours.process.wait()
+        ours.serving.close()
 
 
 def main(binary: str, words: list[str]) -> None:

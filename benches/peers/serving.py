@@ -26,6 +26,10 @@ class Serving:
             raise SystemExit(f"{self.process.args[0]} ended with status {self.process.wait()} instead of an answer")
         return [float(word) for word in answer]
 
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
 
 class Encoding:
     """A served encoder: hears `in.f32` of a folder, and writes what it makes of it into `out.f32`."""
