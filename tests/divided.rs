@@ -124,6 +124,8 @@ fn caches_may_be_on_disks_that_the_others_do_not_see() {
         serde_json::from_slice::<serde_json::Value>(&summary).expect("JSON")
     };
     assert_eq!(essence(&run()), essence(&expected));
+    let folder = program.runs().last().expect("a run").clone();
+    assert!(folder.join("live-1.jsonl").is_file(), "the second process was told where to be seen");
     let files: BTreeMap<String, Vec<u8>> = program.cache();
     let plain = |name: &String| name.split_once('/').expect("of a process").1.to_owned();
     let union: BTreeMap<String, Vec<u8>> = files.iter().map(|(name, bytes)| (plain(name), bytes.clone())).collect();

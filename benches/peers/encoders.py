@@ -84,7 +84,8 @@ def mert(folder: Path):
     config = HubertConfig(conv_bias=False, feat_extract_norm="group", feat_proj_layer_norm=True)
     model = HubertModel(config).eval()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(model.config.to_json_string())
+    # What it is called where it is published.
+    (folder / "config.json").write_text(json.dumps(model.config.to_dict() | {"model_type": "mert_model"}))
     samples = torch.randn(720_000)
     crops = lambda batch: samples.expand(batch, -1).contiguous()
     return samples, 2249, lambda batch: model(crops(batch), output_hidden_states=True).hidden_states

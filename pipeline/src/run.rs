@@ -221,6 +221,7 @@ fn execute(
         let name = together.broadcast(run.into_bytes()).map_err(lost)?;
         run = String::from_utf8_lossy(&name).into_owned();
     }
+    let in_first = folder_of_first(folder, together.as_ref())?;
     let stores = stores(plan, &run, leads || divided)?;
     let latest: Vec<Latest> = (0..plan.nodes.len()).map(|_| Arc::default()).collect();
     let mut corpora = Vec::new();
@@ -272,7 +273,7 @@ fn execute(
         memory: plan.resources.memory.0,
     };
     let view = View::new(monitor.clone(), identity, stop.clone());
-    let seen_in = live::folder(folder.map(RunFolder::path), options.folder.as_deref());
+    let seen_in = live::folder(folder.map(RunFolder::path), &in_first);
     let observer = Observer::start(view, &options.live, seen_in.as_deref());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeTotals::default();
@@ -316,6 +317,14 @@ fn execute(
         }
     }
     Ok(Summary { retried, ..Summary::new(plan, &monitor, &codes, standing, folder, interrupted, started.elapsed()) })
+}
+
+/// The run folder, as the process that has it says; empty where there is none.
+fn folder_of_first(own: Option<&RunFolder>, together: &dyn Collective) -> Result<PathBuf, RunError> {
+    let absolute = own.and_then(|folder| std::path::absolute(folder.path()).ok());
+    let name = absolute.map(|path| path.display().to_string()).unwrap_or_default();
+    let told = together.broadcast(name.into_bytes()).map_err(lost)?;
+    Ok(PathBuf::from(String::from_utf8_lossy(&told).as_ref()))
 }
 
 fn lost(error: CollectiveError) -> RunError {

@@ -141,11 +141,11 @@ fn observe(
     file
 }
 
-/// The folder that a process writes its records to: that of the run if it owns it, else the one that it was told of, else
-/// the one that it continues, if it can see it.
-pub(crate) fn folder(own: Option<&Path>, continued: Option<&Path>) -> Option<PathBuf> {
+/// The folder that a process writes its records to: that of the run if it owns it, else the one that it was told of by
+/// people, else the one that the first process has, if it can see it.
+pub(crate) fn folder(own: Option<&Path>, first: &Path) -> Option<PathBuf> {
     let told = || std::env::var_os(FOLDER).map(PathBuf::from).filter(|folder| folder.is_dir());
-    let shared = || continued.filter(|folder| folder.join("manifest.json").is_file()).map(Path::to_owned);
+    let shared = || first.join("manifest.json").is_file().then(|| first.to_owned());
     own.map(Path::to_owned).or_else(told).or_else(shared)
 }
 
