@@ -88,6 +88,11 @@ impl Corpus {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
+    /// About how much work every shard is: its size, with as much for every recording as a few seconds of it.
+    pub(crate) fn work(&self) -> Vec<u64> {
+        self.shards.iter().map(|shard| shard.bytes() + ((shard.len() as u64) << 16)).collect()
+    }
+
     /// The name under which a node keeps a shard.
     pub(crate) fn key(&self, node: usize, shard: usize) -> ShardKey {
         self.keys(node)[shard].clone()

@@ -1,7 +1,7 @@
 //! From a plan to results: lists the corpus, opens the caches, prepares the run folder, and hands everything to an
 //! executor.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -239,7 +239,7 @@ fn execute(
     }
     let divide = |course: &Course| match (cluster, work) {
         (Some(_), Some(SharedWork::Recordings)) => {
-            let agreed = division::agree(&course.held(), together.as_ref());
+            let agreed = division::agree(&course.held(), &course.corpus.work(), together.as_ref());
             agreed.map_err(|error| StageError::Failed(error.to_string()))
         }
         (Some(cluster), _) => Ok(Division::Whole { process: cluster.process() }),
@@ -273,7 +273,7 @@ fn execute(
         memory: plan.resources.memory.0,
     };
     let view = View::new(monitor.clone(), identity, stop.clone());
-    let seen_in = live::folder(folder.map(RunFolder::path), &in_first);
+    let seen_in = live::folder(folder.map(RunFolder::path), in_first);
     let observer = Observer::start(view, &options.live, seen_in.as_deref());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeTotals::default();
@@ -319,12 +319,17 @@ fn execute(
     Ok(Summary { retried, ..Summary::new(plan, &monitor, &codes, standing, folder, interrupted, started.elapsed()) })
 }
 
-/// The run folder, as the process that has it says; empty where there is none.
-fn folder_of_first(own: Option<&RunFolder>, together: &dyn Collective) -> Result<PathBuf, RunError> {
-    let absolute = own.and_then(|folder| std::path::absolute(folder.path()).ok());
-    let name = absolute.map(|path| path.display().to_string()).unwrap_or_default();
-    let told = together.broadcast(name.into_bytes()).map_err(lost)?;
-    Ok(PathBuf::from(String::from_utf8_lossy(&told).as_ref()))
+/// The run folder of the process that has one, if this process sees it: a folder of that name with the same manifest.
+fn folder_of_first(own: Option<&RunFolder>, together: &dyn Collective) -> Result<Option<PathBuf>, RunError> {
+    let manifest = |folder: &Path| std::fs::read(folder.join("manifest.json")).ok().map(|text| blake3::hash(&text));
+    let named = own.and_then(|folder| {
+        let path = std::path::absolute(folder.path()).ok()?;
+        Some([manifest(&path)?.as_bytes(), path.to_str()?.as_bytes()].concat())
+    });
+    let told = together.broadcast(named.unwrap_or_default()).map_err(lost)?;
+    let Some((hash, path)) = told.split_first_chunk::<32>() else { return Ok(None) };
+    let path = PathBuf::from(String::from_utf8_lossy(path).as_ref());
+    Ok(manifest(&path).filter(|found| found.as_bytes() == hash).map(|_| path))
 }
 
 fn lost(error: CollectiveError) -> RunError {

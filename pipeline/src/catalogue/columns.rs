@@ -133,6 +133,11 @@ impl List {
         self.0.rows[at].identity
     }
 
+    /// Size of the file in bytes; 0 where nobody knows.
+    pub fn bytes(&self, at: usize) -> u64 {
+        self.0.rows[at].bytes
+    }
+
     /// What it is used for.
     pub fn split(&self, at: usize) -> Split {
         self.0.rows[at].split

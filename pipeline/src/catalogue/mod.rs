@@ -189,6 +189,15 @@ impl Shard {
         known.map_or(String::new(), |recording| recording.path)
     }
 
+    /// Size of all its recordings in bytes, as the first source that knows each says.
+    pub fn bytes(&self) -> u64 {
+        let size = |track: usize| {
+            let place = |source: usize| Some(self.tracks.lists[source].bytes(self.tracks.place(source, track)?));
+            (0..self.tracks.lists.len()).find_map(place).unwrap_or(0)
+        };
+        self.range.clone().map(size).sum()
+    }
+
     /// Identifies the shard and all that some of the sources say about its tracks: what a node made of them can be
     /// used again as long as this stays the same.
     pub fn key(&self, sources: &[usize]) -> ShardKey {

@@ -1,5 +1,8 @@
 //! How the processes of a run share its work.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use omar_stages::Scope;
 use omar_stages::train::{Collective, CollectiveError};
 
@@ -109,14 +112,14 @@ fn carries_audio(schema: &arrow::datatypes::Schema) -> bool {
 }
 
 /// Agrees with the other processes on who owns which shard. `held` says of every shard whether this process has all of
-/// it in its caches.
+/// it in its caches, `work` how much it is, in any unit; what the first process says of it counts.
 ///
 /// What one process alone holds is its own: caches may be on disks that others do not see. What all hold, on a disk they
-/// share, and what none holds is dealt out in turn, each kind for itself, so that the work that is left is even.
+/// share, and what none holds is dealt out, each kind for itself, so that all have as much work.
 ///
 /// # Errors
 /// When another process is lost.
-pub(crate) fn agree(held: &[bool], collective: &dyn Collective) -> Result<Division, CollectiveError> {
+pub(crate) fn agree(held: &[bool], work: &[u64], collective: &dyn Collective) -> Result<Division, CollectiveError> {
     let (process, processes) = (collective.rank(), collective.size());
     let mut holders: Vec<Vec<usize>> = vec![Vec::new(); held.len()];
     for first in (0..processes).step_by(BITS) {
@@ -128,19 +131,26 @@ pub(crate) fn agree(held: &[bool], collective: &dyn Collective) -> Result<Divisi
             holders.extend((0..BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| first + bit));
         }
     }
-    let (mut fresh, mut common) = (0, 0);
-    let mut deal = |holders: &Vec<usize>| match holders.len() {
-        0 => {
-            fresh += 1;
-            (fresh - 1) % processes
-        }
-        all if all == processes => {
-            common += 1;
-            (common - 1) % processes
-        }
-        _ => holders[0],
-    };
-    Ok(Division::Shards { process, processes, owners: holders.iter().map(&mut deal).collect() })
+    let told = collective.broadcast(work.iter().flat_map(|work| work.to_le_bytes()).collect())?;
+    let work: Vec<u64> = told.as_chunks().0.iter().copied().map(u64::from_le_bytes).collect();
+    let mut owners: Vec<usize> = holders.iter().map(|holders| holders.first().copied().unwrap_or(0)).collect();
+    for count in [0, processes] {
+        let shards = (0..work.len()).filter(|shard| holders[*shard].len() == count).collect();
+        deal(shards, &work, processes, &mut owners);
+    }
+    Ok(Division::Shards { process, processes, owners })
+}
+
+/// Deals shards out, the largest first, each to the process with the least work so far, the first of them where several
+/// have: the longest-processing-time rule (R. L. Graham, 1969).
+fn deal(mut shards: Vec<usize>, work: &[u64], processes: usize, owners: &mut [usize]) {
+    shards.sort_by_key(|shard| Reverse(work[*shard]));
+    let mut loads: BinaryHeap<Reverse<(u64, usize)>> = (0..processes).map(|process| Reverse((0, process))).collect();
+    for shard in shards {
+        let Some(Reverse((load, process))) = loads.pop() else { return };
+        owners[shard] = process;
+        loads.push(Reverse((load.saturating_add(work[shard].max(1)), process)));
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +165,8 @@ mod tests {
         let holders: [&[usize]; 7] = [&[], &[], &[0, 1, 2], &[1], &[1, 2], &[], &[0, 1, 2]];
         let work = |rank: &dyn Collective| {
             let held: Vec<bool> = holders.iter().map(|holders| holders.contains(&rank.rank())).collect();
-            agree(&held, rank).expect("nobody is lost")
+            // What the first process says of the work counts.
+            agree(&held, &vec![rank.rank() as u64; held.len()], rank).expect("nobody is lost")
         };
         let divisions: Vec<Division> = std::thread::scope(|scope| {
             let ranks: Vec<_> = threads(3).into_iter().map(|rank| scope.spawn(move || work(&rank))).collect();
@@ -166,6 +177,21 @@ mod tests {
             assert_eq!((*process, *processes, owners.as_slice()), (expected, 3, [0, 1, 0, 1, 1, 2, 1].as_slice()));
             assert!(division.keeps() && division.owns(3) == (expected == 1));
         }
+    }
+
+    #[test]
+    fn all_have_as_much_work() {
+        let work = [7, 1, 3, 9, 1, 2, 2, 5];
+        let mut owners = vec![usize::MAX; work.len()];
+        deal((0..work.len()).collect(), &work, 2, &mut owners);
+        assert_eq!(owners, [1, 0, 0, 0, 1, 0, 1, 1]);
+        let load =
+            |process| work.iter().zip(&owners).filter(|(_, owner)| **owner == process).map(|(work, _)| work).sum();
+        let loads: [u64; 2] = [load(0), load(1)];
+        assert!(loads[0].abs_diff(loads[1]) <= 1, "{loads:?}");
+        // Of no known size they are dealt out in turn.
+        deal((0..5).collect(), &[0; 5], 3, &mut owners);
+        assert_eq!(owners[..5], [0, 1, 2, 0, 1]);
     }
 
     #[test]

@@ -143,10 +143,9 @@ fn observe(
 
 /// The folder that a process writes its records to: that of the run if it owns it, else the one that it was told of by
 /// people, else the one that the first process has, if it can see it.
-pub(crate) fn folder(own: Option<&Path>, first: &Path) -> Option<PathBuf> {
+pub(crate) fn folder(own: Option<&Path>, first: Option<PathBuf>) -> Option<PathBuf> {
     let told = || std::env::var_os(FOLDER).map(PathBuf::from).filter(|folder| folder.is_dir());
-    let shared = || first.join("manifest.json").is_file().then(|| first.to_owned());
-    own.map(Path::to_owned).or_else(told).or_else(shared)
+    own.map(Path::to_owned).or_else(told).or(first)
 }
 
 /// What a thread that panicked left behind a lock is still as true as it was.
