@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use omar_flow::cli::{Cli, Command};
 use omar_flow::commands;
+use omar_stages::allocator::{self, MiMalloc};
 
-// Blocks of samples and crops are megabytes that come and go: with glibc's malloc every one of them is mapped and
-// faulted in anew, which costs more than the dataflow itself.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let cli = Cli::parse();
     let registry = omar_stages::ops::registry();
     let exit = match &cli.command {

@@ -17,6 +17,7 @@ use omar_stages::dsp::resample::{Method, Resampler};
 const SAMPLE_RATE: u32 = 24_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    measure::keep_freed_memory();
     let mut resample = true;
     for argument in std::env::args().skip(1) {
         if argument == "--only-decode" {

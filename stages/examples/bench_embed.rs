@@ -19,6 +19,7 @@ use omar_stages::encoder::import::{ImportOptions, read};
 use omar_stages::encoder::{Heard, Want};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    measure::keep_freed_memory();
     let folder = std::env::args().nth(1).ok_or("expected the folder of a published model")?;
     let imported = read(Path::new(&folder), &ImportOptions::default())?.write(&Path::new(&folder).join("imported"))?;
     let facts = imported.manifest.facts();

@@ -31,6 +31,7 @@ const MATMULS: usize = 50;
 const BATCHES: [usize; 3] = [1, 4, 12];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    measure::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|mode| mode == "serve") {
         return serve(Path::new(arguments.get(1).ok_or("serve what?")?));

@@ -24,6 +24,7 @@ const CROP_S: f64 = 30.0;
 const SAMPLES: usize = 720_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    measure::keep_freed_memory();
     let rounds = std::env::args().nth(1).map_or(Ok(40), |rounds| rounds.parse())?;
     let only = std::env::args().nth(2);
     let samples: Vec<f32> = noise(SAMPLES);

@@ -42,6 +42,7 @@ impl Examples for Noise {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    measure::keep_freed_memory();
     let of_frames = std::env::args().nth(1).is_some_and(|word| word == "frames");
     let (vectors, frames, outputs, batch, dropout) =
         if of_frames { (64 * 562, 562, 1, 16, 0.0) } else { (20_000, 1, 50, 64, 0.2) };

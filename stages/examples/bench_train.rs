@@ -32,6 +32,7 @@ use omar_stages::train::{
 const PATCH: usize = 384;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    measure::keep_freed_memory();
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let mode = if arguments.first().is_some_and(|a| !a.contains('=')) { arguments.remove(0) } else { "5".into() };
     let settings: BTreeMap<String, f64> = arguments

@@ -8,6 +8,7 @@
 //!
 //! To add a stage: one file in `ops/`, and its two lines in `ops/mod.rs`. The contract is in [`stage`].
 
+pub mod allocator;
 pub mod codec;
 #[cfg(test)]
 mod collect;

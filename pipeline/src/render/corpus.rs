@@ -139,7 +139,8 @@ fn consume(
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => open[from] = false,
             }
-            if let Some(wake) = wakes[from].as_ref().filter(|_| inboxes[from].items.is_empty()) {
+            // An operator that found the queue full waits for this: on the way from full to empty it comes past.
+            if let Some(wake) = wakes[from].as_ref().filter(|_| inboxes[from].items.len() == QUEUE / 2) {
                 let _gone = wake.activate();
             }
         }
@@ -159,7 +160,6 @@ pub(crate) fn corpus<'scope>(
             let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
             Relay::new(link)
         });
-        let activator = scope.activator_for(info.address);
         move |input, _output| {
             let Some(relay) = &mut relay else { return input.for_each(|_, items| items.clear()) };
             input.for_each(|stamp, items| {
@@ -167,9 +167,7 @@ pub(crate) fn corpus<'scope>(
                     relay.queue(item, || stamp.retain_least(0));
                 }
             });
-            if relay.pump(|_, _| ()) {
-                activator.activate_after(Duration::from_millis(1));
-            }
+            relay.pump(|_, _| ());
         }
     })
 }

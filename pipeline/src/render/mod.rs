@@ -190,7 +190,9 @@ fn execute(
     };
     let (builders, network) = allocators(workers, rows, &course.division)?;
     let seats = Arc::new(Mutex::new(seats.into_iter().map(Some).collect::<Vec<_>>()));
-    let guards = timely::execute::execute_from(builders, network, WorkerConfig::default(), move |worker| {
+    // A worker that spins before it parks takes the core from a thread that computes.
+    let config = WorkerConfig::default().idle_spin(Duration::ZERO);
+    let guards = timely::execute::execute_from(builders, network, config, move |worker| {
         let seat = seats.lock().unwrap_or_else(PoisonError::into_inner)[worker.index() % workers].take();
         let seat = seat.expect("every worker takes its own seat, once");
         blueprint.work(worker, seat);
@@ -251,10 +253,16 @@ impl Blueprint {
         let guarded = catch_unwind(AssertUnwindSafe(|| {
             let mut control = control::Control::install(worker, fatal.clone(), self.stop.clone());
             let probe = ProbeHandle::new();
-            worker.dataflow::<u64, _, _>(|scope| self.build(scope, &probe, seat));
+            let (ended, bell) = (Rc::new(Cell::new(0)), source::Bell::default());
+            worker.dataflow::<u64, _, _>(|scope| self.build(scope, &probe, seat, (ended.clone(), bell.clone())));
+            let mut seen = None;
             while !fatal.is_set() && !probe.done() {
                 worker.step_or_park(Some(LOOK));
                 control.relay();
+                let now = Some((probe.with_frontier(|low| low.first().copied()), ended.get()));
+                if std::mem::replace(&mut seen, now) != now {
+                    bell.ring();
+                }
             }
             // The others are to hear of it.
             worker.step();
@@ -274,14 +282,18 @@ impl Blueprint {
         }
     }
 
-    fn build(&self, scope: Scope<'_, u64>, probe: &ProbeHandle<u64>, seat: Seat) {
+    fn build(
+        &self,
+        scope: Scope<'_, u64>,
+        probe: &ProbeHandle<u64>,
+        seat: Seat,
+        (ended, bell): (Rc<Cell<u64>>, source::Bell),
+    ) {
         let (course, fatal) = (&self.course, &self.fatal);
         let divided = course.division.is_divided();
         let first = scope.index().is_multiple_of(self.workers);
-        let ended = Rc::new(Cell::new(0));
-        let (window, place) = self.window(scope, ended.clone());
-        let shards =
-            source::shards(scope, course.clone(), probe.clone(), (window, place), self.stop.clone(), fatal.clone());
+        let (stop, window) = (self.stop.clone(), self.window(scope, ended.clone()));
+        let shards = source::shards(scope, course.clone(), probe.clone(), window, bell, stop, fatal.clone());
         let context = tracks::Context {
             course: course.clone(),
             jobs: self.jobs.clone(),

@@ -71,6 +71,10 @@ fn write(
     let mut open = None;
     for item in items {
         queue.leave();
+        // An operator that found the queue full waits for this: on the way from full to empty it comes past.
+        if items.len() == QUEUE / 2 {
+            let _gone = wake.activate();
+        }
         match item {
             Item::Message { task, message, permit } => {
                 if open != Some(task.epoch) {
@@ -105,7 +109,6 @@ pub(crate) fn record<'scope>(
     let Outbox { link, wake } = outbox;
     rows.unary::<CapacityContainerBuilder<Vec<Counted>>, _, _, _>(Pipeline, "record", move |_, info| {
         let _first = wake.send(scope.worker().sync_activator_for(info.address.to_vec()));
-        let activator = scope.activator_for(info.address);
         let mut relay = Relay::new(link);
         move |input, output| {
             input.for_each(|stamp, items| {
@@ -113,14 +116,11 @@ pub(crate) fn record<'scope>(
                     relay.queue(item, || stamp.retain_least(0));
                 }
             });
-            let more = relay.pump(|written, capability| {
+            relay.pump(|written, capability| {
                 if let Some(counted) = written.counted.filter(|(_, changes)| !changes.is_empty()) {
                     output.session(capability).give(counted);
                 }
             });
-            if more {
-                activator.activate_after(std::time::Duration::from_millis(1));
-            }
         }
     })
 }
@@ -178,9 +178,9 @@ impl<Item: Epochal, Back: Epochal> Relay<Item, Back> {
         }
     }
 
-    /// Moves what can be moved. Returns whether to look again soon.
-    pub(crate) fn pump(&mut self, mut acknowledged: impl FnMut(Back, &Capability<u64>)) -> bool {
-        let Some(link) = &self.link else { return false };
+    /// Moves what can be moved. Where the channel is full, the thread at its other end wakes the operator in time.
+    pub(crate) fn pump(&mut self, mut acknowledged: impl FnMut(Back, &Capability<u64>)) {
+        let Some(link) = &self.link else { return };
         while let Ok(back) = link.from.try_recv() {
             if let Some(capability) = self.held.remove(&back.epoch()) {
                 acknowledged(back, &capability);
@@ -193,16 +193,15 @@ impl<Item: Epochal, Back: Epochal> Relay<Item, Back> {
                 Err(TrySendError::Full(item)) => {
                     link.queue.fill(true);
                     self.queue.push_front(item);
-                    return true;
+                    return;
                 }
                 Err(TrySendError::Disconnected(_)) => {
                     // The thread ended, which it does early only with an error that stops the run.
                     self.link = None;
                     self.queue.clear();
-                    return false;
+                    return;
                 }
             }
         }
-        false
     }
 }

@@ -1,6 +1,6 @@
 //! Emits the shards that this worker owns, epoch by epoch, within the window.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,15 @@ use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+use timely::scheduling::activate::Activator;
 
 use super::control::Fatal;
 use crate::exec::RunError;
 use crate::exec::shards::{Course, ShardTask};
 use crate::stop::Stop;
 
-/// How often a source that waits for the window looks again.
-const POLL: Duration = Duration::from_millis(2);
+/// How often a source that waits looks again, whatever it is told.
+const POLL: Duration = Duration::from_millis(20);
 
 /// An epoch of this worker: its shard, or `None` when nobody wants anything of it.
 pub(crate) type Epoch = (u64, Option<Arc<ShardTask>>);
@@ -29,6 +30,18 @@ pub(crate) struct Window {
     pub(crate) own: u64,
     /// How many it is through with.
     pub(crate) ended: Rc<Cell<u64>>,
+}
+
+/// Tells a source that what it waits for may have come.
+#[derive(Clone, Default)]
+pub(crate) struct Bell(Rc<OnceCell<Activator>>);
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        if let Some(source) = self.0.get() {
+            source.activate();
+        }
+    }
 }
 
 /// The place of a worker: every so many epochs of its process are its own.
@@ -52,12 +65,14 @@ pub(crate) fn shards<'scope>(
     course: Arc<Course>,
     probe: ProbeHandle<u64>,
     (window, place): (Window, Place),
+    bell: Bell,
     stop: Stop,
     fatal: Fatal,
 ) -> StreamVec<'scope, u64, Epoch> {
     let mine = move |course: &Course, epoch: u64| place.takes(epoch) && course.owns(epoch);
     source::<_, CapacityContainerBuilder<Vec<Epoch>>, _, _>(scope, "shards", move |capability, info| {
-        let activator = scope.activator_for(info.address);
+        let activator = scope.activator_for(info.address.clone());
+        let _first = bell.0.set(scope.activator_for(info.address));
         let mut begun = 0;
         let mut epoch = course.first_epoch();
         while !mine(&course, epoch) {

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use timely::container::CapacityContainerBuilder;
@@ -26,9 +25,6 @@ use crate::exec::shards::{Course, ShardTask};
 use crate::exec::traffic::Traffic;
 use crate::exec::{Message, RejectedTrack};
 use crate::stop::Stop;
-
-/// How often the operator looks again while its budget is used up.
-const POLL: Duration = Duration::from_millis(1);
 
 /// What goes to the sink of rows.
 pub(crate) enum Item {
@@ -202,7 +198,11 @@ impl Tracks {
     fn new(context: Context, wake: SyncActivator, activator: Activator) -> Self {
         let (back, done) = unbounded();
         let idle = (0..context.lanes).map(|_| Lane::new(context.course.network.clone())).collect();
-        let budget = Budget::new(context.limits.sinks, context.course.network.clone());
+        let room = wake.clone();
+        let budget = Budget::new(context.limits.sinks, context.course.network.clone(), move || {
+            // Fails only when the worker has gone.
+            let _gone = room.activate();
+        });
         Self {
             context,
             waiting: VecDeque::new(),
@@ -251,7 +251,6 @@ impl Tracks {
                 let Some(permit) = self.budget.take(bytes) else {
                     let node = message.origin(&self.context.course.network);
                     self.traffic().refuse(node);
-                    self.activator.activate_after(POLL);
                     return None;
                 };
                 self.held = self.held.saturating_sub(bytes);

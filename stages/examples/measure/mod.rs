@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "every benchmark uses a part of it")]
 
+use omar_stages::allocator::MiMalloc;
+pub(crate) use omar_stages::allocator::keep_freed_memory;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Milliseconds of processor time of all threads so far, where the system tells.
 pub(crate) fn processor_ms() -> Option<f64> {
