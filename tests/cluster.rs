@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use program::{Options, Program, text, walk};
+use program::{Options, Program, swap, text, walk};
 
 /// A training of `steps` steps, six crops each.
 fn training(steps: u64) -> Program {
@@ -132,6 +132,24 @@ fn two_and_three_processes_train_what_one_trains() {
         program.ok(&["run", "graph.yaml", "--processes", processes]);
         assert!(apart(&model(&program.runs()[1]), &together) == 0.0, "a second run gives other bits");
     }
+}
+
+#[test]
+fn a_second_chance_for_a_recording_is_one_for_all() {
+    let program = training(6);
+    let path = program.path("audio/track_003.wav");
+    let good = std::fs::read(&path).expect("a recording");
+    let train = |more: &[&str]| program.json(&[&["run", "graph.yaml"], more].concat());
+    train(&[]);
+    let expected = model(program.runs().last().expect("a run"));
+    program.clear();
+    swap(&path, &vec![0; good.len()]);
+    train(&["--until", "tokens"]);
+    swap(&path, &good);
+    let summary = train(&["--retry-quarantined", "--processes", "2"]);
+    assert_eq!(summary["retried"]["recovered"], 1, "{summary:#}");
+    let apart = apart(&model(program.runs().last().expect("a run")), &expected);
+    assert!(apart < 1e-4, "{apart:e}: one process read the cache that lacks the recording");
 }
 
 #[test]

@@ -82,6 +82,9 @@ fn two_and_three_processes_make_what_one_makes() {
         assert_eq!(essence(&cold), essence(&alone), "{processes} processes");
         let picture = program.json(&["top", &program.runs()[0].display().to_string()]);
         assert_eq!(picture["tracks"], json!({"done": 16, "total": 16}), "what all have done is added up");
+        let parts = picture["processes"].as_array().expect("a list");
+        let own = parts.iter().map(|process| process["tracks"]["total"].as_u64().expect("a count"));
+        assert!(parts.len() > 1 && own.clone().all(|own| own < 16) && own.sum::<u64>() == 16, "{picture:#}");
         let warm = program.json(&["run", "graph.yaml", "--processes", processes]);
         assert!(program.cache() == cache, "a second run leaves another cache");
         assert_eq!(warm["codebooks"], alone["codebooks"]);

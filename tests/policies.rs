@@ -4,7 +4,6 @@ mod program;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +14,7 @@ use omar_flow::run::{self, RunOptions};
 use omar_flow::stop::Stop;
 use omar_schemas::{Origin, TrackId};
 use omar_stages::{Operator, Output, Port, Progress, Rejection, Stage, StageContext, StageError};
-use program::{Options, Program, text};
+use program::{Options, Program, swap, text};
 use serde_json::Value;
 
 /// Changes the graph of the tests.
@@ -23,14 +22,6 @@ fn edit(program: &Program, from: &str, to: &str) {
     let graph = fs::read_to_string(program.path("graph.yaml")).expect("the graph");
     assert!(graph.contains(from), "{graph}");
     fs::write(program.path("graph.yaml"), graph.replace(from, to)).expect("written");
-}
-
-/// Puts other bytes into a file, of the same size and with the same time: to a listing, nothing has changed.
-fn swap(path: &Path, bytes: &[u8]) {
-    let written = fs::metadata(path).expect("the file").modified().expect("a time");
-    assert_eq!(fs::metadata(path).expect("the file").len(), bytes.len() as u64);
-    fs::write(path, bytes).expect("written");
-    fs::File::options().append(true).open(path).and_then(|file| file.set_modified(written)).expect("its time");
 }
 
 const DECODE: &str = "{stage: decode, from: tracks}";
@@ -227,6 +218,25 @@ fn what_caches_remember_as_rejected_is_tried_again_on_request() {
     let again = program.json(&["run", "graph.yaml", "--retry-quarantined", "--direct"]);
     assert_eq!((again["rejected"].as_u64(), again["retried"]["tried"].as_u64()), (Some(0), Some(0)));
     assert_eq!(again["codebooks"], clean["codebooks"], "the counts of the codes are those of the corpus");
+}
+
+#[test]
+fn processes_share_the_trials_as_they_share_the_recordings() {
+    let (program, path, good) = with_a_bad_disk();
+    let other = program.path("audio/track_010.wav");
+    let other_good = fs::read(&other).expect("a recording");
+    program.json(&["run", "graph.yaml"]);
+    let whole = program.cache();
+    program.clear();
+    swap(&path, &vec![0; good.len()]);
+    swap(&other, &vec![0; other_good.len()]);
+    assert_eq!(program.json(&["run", "graph.yaml", "--processes", "2"])["rejected"], 2);
+    swap(&path, &good);
+    swap(&other, &other_good);
+    let summary = program.json(&["run", "graph.yaml", "--processes", "2", "--retry-quarantined"]);
+    let expected = serde_json::json!({"tried": 2, "recovered": 2, "shards": 4});
+    assert_eq!((&summary["rejected"], &summary["retried"]), (&0.into(), &expected), "{summary:#}");
+    assert!(program.cache() == whole, "the caches are those of a run in which nothing failed");
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Try recordings again whose rejection the caches remember; where some can be used now, their shards are made again.
-    #[arg(long, conflicts_with_all = ["processes", "process", "dry_run"])]
+    #[arg(long, conflicts_with = "dry_run")]
     pub retry_quarantined: bool,
     /// Run in a plain loop, without the dataflow. Slower, with the same results.
     #[arg(long)]

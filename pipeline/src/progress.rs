@@ -34,7 +34,6 @@ pub(crate) struct Monitor {
     /// By node: positions of a crop, if it trains.
     positions: Arc<Vec<Option<usize>>>,
     latest: Arc<Vec<Latest>>,
-    tracks: u64,
     started: Instant,
     /// What was said and waits for the display to show it; `None` while none redraws lines of stderr.
     said: Arc<Mutex<Option<Vec<String>>>>,
@@ -64,10 +63,9 @@ pub struct TrainingState {
 impl Monitor {
     pub(crate) fn new(plan: &Plan, course: Arc<Course>, latest: Vec<Latest>, quarantine: Arc<Quarantine>) -> Self {
         let ids = Arc::new(plan.nodes.iter().map(|node| node.id.clone()).collect());
-        let tracks = course.corpus.tracks() as u64;
         let positions = plan.nodes.iter().map(|node| Some(node.stage.estimate()?.positions)).collect();
         let (positions, latest) = (Arc::new(positions), Arc::new(latest));
-        Self { course, quarantine, ids, positions, latest, tracks, started: Instant::now(), said: Arc::default() }
+        Self { course, quarantine, ids, positions, latest, started: Instant::now(), said: Arc::default() }
     }
 
     /// Says something on stderr, above what is redrawn there.
@@ -86,10 +84,6 @@ impl Monitor {
 
     pub(crate) fn counts(&self, node: usize) -> NodeCounts {
         self.course.network.nodes[node].metrics.counts()
-    }
-
-    pub(crate) fn tracks(&self) -> u64 {
-        self.tracks
     }
 
     /// The newest training step of a node, if it trains and has begun to.
@@ -131,7 +125,7 @@ impl Monitor {
         }
         let mut parts = vec![format!("{} rows", counts.rows_out)];
         if counts.rows_out == 0 && counts.shards_cached > 0 {
-            parts = vec![format!("{}/{} shards cached", counts.shards_cached, self.course.corpus.shards.len())];
+            parts = vec![format!("{}/{} shards cached", counts.shards_cached, self.course.own.shards)];
         }
         if counts.rows_cached > 0 {
             parts.push(format!("{} from the cache", counts.rows_cached));
@@ -144,11 +138,7 @@ impl Monitor {
             parts.push(format!("{} rejected", counts.rejected));
         }
         if counts.shards_committed > 0 {
-            parts.push(format!(
-                "{}/{} shards",
-                counts.shards_committed + counts.shards_cached,
-                self.course.corpus.shards.len()
-            ));
+            parts.push(format!("{}/{} shards", counts.shards_committed + counts.shards_cached, self.course.own.shards));
         }
         parts.join(", ")
     }
@@ -158,7 +148,9 @@ impl Monitor {
         let elapsed = self.started.elapsed().as_secs_f64();
         let done = self.tracks_done();
         let eta = self.left_s().map(|seconds| format!(", about {} left", clock(seconds))).unwrap_or_default();
-        format!("{done}/{} tracks, {}{eta}", self.tracks, clock(elapsed))
+        let (own, all) = (self.course.own.tracks, self.course.corpus.tracks() as u64);
+        let others = if own < all { format!(" of this process, {all} of all") } else { String::new() };
+        format!("{done}/{own} tracks{others}, {}{eta}", clock(elapsed))
     }
 }
 
@@ -166,13 +158,13 @@ impl Monitor {
     /// Recordings of the first pass that are through.
     pub(crate) fn tracks_done(&self) -> u64 {
         let (through, skipped) = self.course.network.traffic.tracks_done();
-        (through + skipped).min(self.tracks)
+        (through + skipped).min(self.course.own.tracks)
     }
 
     /// How long the run will take from now, if anything says so.
     pub(crate) fn left_s(&self) -> Option<f64> {
         let (through, skipped) = self.course.network.traffic.tracks_done();
-        let left = self.tracks.saturating_sub(through + skipped);
+        let left = self.course.own.tracks.saturating_sub(through + skipped);
         let trains = self.positions.iter().any(Option::is_some);
         let training = (0..self.ids.len()).find_map(|node| self.of_training(node, TrainingLog::left_s));
         match training {

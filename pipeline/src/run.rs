@@ -11,7 +11,7 @@ use omar_stages::train::{Collective, CollectiveError, Solo};
 use omar_stages::{Position, StageContext, StageError, device};
 
 use crate::cache::Store;
-use crate::cluster::{Cluster, Group, Hello};
+use crate::cluster::{Cluster, Group, Hello, Manner};
 use crate::corpus::{self, Corpus};
 use crate::exec::codes::CodeTotals;
 use crate::exec::corpus::CorpusRunner;
@@ -65,7 +65,8 @@ pub fn run(plan: &Plan, options: &RunOptions, stop: &Stop) -> Result<Summary, Ru
     check_devices(plan)?;
     let corpus = corpus::list(plan, options.limit)?;
     let Some(group) = &options.group else { return in_folder(plan, options, stop, corpus, None, started) };
-    let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), options.resume, &group.token);
+    let manner = Manner { resumes: options.resume, retries: options.retry_quarantined };
+    let hello = Hello::new(plan, (corpus.tracks(), corpus.hash()), manner, &group.token);
     let cluster = Cluster::connect(group, &hello, stop)?;
     let outcome = in_folder(plan, options, stop, corpus, Some(&cluster), started);
     cluster.finish(outcome.as_ref().map(drop).map_err(ToString::to_string));
@@ -252,8 +253,8 @@ fn execute(
     if leads {
         options.reporter.note(&standing.sentence());
     }
-    let retried = match options.retry_quarantined {
-        true => Some(second::retry(&mut course, plan, context, stop)?),
+    let mut retried = match options.retry_quarantined {
+        true => Some(second::retry(&mut course, plan, context, stop, together.as_ref())?),
         false => None,
     };
     let course = Arc::new(course);
@@ -273,7 +274,7 @@ fn execute(
         memory: plan.resources.memory.0,
     };
     let view = View::new(monitor.clone(), identity, stop.clone());
-    let seen_in = live::folder(folder.map(RunFolder::path), in_first);
+    let seen_in = live::folder(folder.map(RunFolder::path), in_first, options.folder.as_deref());
     let observer = Observer::start(view, &options.live, seen_in.as_deref());
     let display = options.reporter.spawn(monitor.clone());
     let codes = CodeTotals::default();
@@ -302,6 +303,7 @@ fn execute(
     outcome?;
     if divided {
         add_up(&network, together.as_ref()).map_err(lost)?;
+        retried = retried.map(|own| own.of_all(together.as_ref())).transpose().map_err(lost)?;
     }
     if let Some(exchange) = exchange {
         exchange.close();

@@ -112,7 +112,7 @@ impl Summary {
             interrupted,
             wall_s: wall.as_secs_f64(),
             corpus,
-            tracks: monitor.tracks(),
+            tracks: monitor.course.corpus.tracks() as u64,
             shards: monitor.course.corpus.shards.len(),
             rejected: monitor.quarantine.count(),
             rejects: monitor.quarantine.classes(),

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Describe, Hosts, TOKEN};
-use crate::live;
 
 /// How long they may take to end after this one has nothing more to do.
 const GRACE: Duration = Duration::from_secs(20);
@@ -56,7 +55,6 @@ impl Children {
             let mut command = Command::new(&program);
             command.args(arguments).arg("--local").arg(children.hosts.addresses.join(","));
             command.arg("--process").arg(process.to_string()).arg("--threads").arg(threads.to_string());
-            command.env(live::FOLDER, folder);
             command.env(TOKEN, &children.token).env("RAYON_NUM_THREADS", threads.to_string());
             command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
             let child = command.spawn()?;

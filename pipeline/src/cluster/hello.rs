@@ -34,12 +34,21 @@ pub(crate) struct Hello {
     workers: usize,
     tracks: usize,
     corpus: String,
-    resumes: bool,
+    manner: Manner,
+}
+
+/// How a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manner {
+    /// From the checkpoints of an earlier one.
+    pub(crate) resumes: bool,
+    /// With recordings that an earlier one has rejected.
+    pub(crate) retries: bool,
 }
 
 impl Hello {
     /// For a run of `plan` over a corpus with this many recordings and this hash.
-    pub(crate) fn new(plan: &Plan, (tracks, corpus): (usize, String), resumes: bool, token: &str) -> Self {
+    pub(crate) fn new(plan: &Plan, (tracks, corpus): (usize, String), manner: Manner, token: &str) -> Self {
         Self {
             purpose: String::new(),
             process: 0,
@@ -53,7 +62,7 @@ impl Hello {
             workers: plan.resources.workers,
             tracks,
             corpus,
-            resumes,
+            manner,
         }
     }
 
@@ -102,12 +111,21 @@ impl Hello {
         if self.corpus != other.corpus {
             return Some(format!("{peer} finds other recordings: their names, sizes or modification times differ"));
         }
-        if self.resumes != other.resumes {
+        let (here, there) = (self.manner, other.manner);
+        if here.resumes != there.resumes {
             let how = |resumes: bool| if resumes { "continues" } else { "begins" };
             return Some(format!(
                 "{peer} {} a run, this process {} one: give --resume to all or none",
-                how(other.resumes),
-                how(self.resumes)
+                how(there.resumes),
+                how(here.resumes)
+            ));
+        }
+        if here.retries != there.retries {
+            let how = |retries: bool| if retries { "tries rejected recordings again" } else { "leaves them alone" };
+            return Some(format!(
+                "{peer} {}, this process {}: give --retry-quarantined to all or none",
+                how(there.retries),
+                how(here.retries)
             ));
         }
         None
@@ -180,7 +198,7 @@ pub(super) mod tests {
             workers: 1,
             tracks: 12,
             corpus: "c".into(),
-            resumes: false,
+            manner: Manner { resumes: false, retries: false },
         }
     }
 
@@ -189,7 +207,7 @@ pub(super) mod tests {
         let here = example();
         assert_eq!(here.difference(&here, "process 1"), None);
         type Change = Box<dyn Fn(&mut Hello)>;
-        let cases: [(Change, &str); 11] = [
+        let cases: [(Change, &str); 12] = [
             (Box::new(|h| h.token = "u".into()), "belongs to another run: its OMAR_FLOW_TOKEN is another one"),
             (Box::new(|h| h.processes = 3), "counts other processes: 3 there, 2 here"),
             (Box::new(|h| h.version = "0.2.0".into()), "is another version of omar-flow: 0.2.0 there, 0.1.0 here"),
@@ -206,7 +224,14 @@ pub(super) mod tests {
             (Box::new(|h| drop(h.nodes.pop())), "runs another graph: it has no node `model`"),
             (Box::new(|h| h.workers = 2), "has another number of `resources.workers`: 2 there, 1 here"),
             (Box::new(|h| h.tracks = 11), "finds another number of recordings: 11 there, 12 here"),
-            (Box::new(|h| h.resumes = true), "continues a run, this process begins one: give --resume to all or none"),
+            (
+                Box::new(|h| h.manner.resumes = true),
+                "continues a run, this process begins one: give --resume to all or none",
+            ),
+            (
+                Box::new(|h| h.manner.retries = true),
+                "tries rejected recordings again, this process leaves them alone: give --retry-quarantined to all or none",
+            ),
         ];
         for (change, message) in cases {
             let mut there = example();

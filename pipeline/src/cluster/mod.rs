@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use children::Children;
-pub(crate) use hello::Hello;
+pub(crate) use hello::{Hello, Manner};
 pub use hosts::{Hosts, HostsError};
 pub(crate) use watch::Failure;
 

@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use omar_schemas::TrackId;
 use omar_stages::StageContext;
 use omar_stages::storage::{CodeCounts, RejectRecord};
+use omar_stages::train::{Collective, CollectiveError};
 use serde::Serialize;
 
 use super::codes::Change;
+use super::division::Division;
 use super::lane::Lane;
 use super::network::Network;
 use super::shards::Course;
@@ -52,6 +54,9 @@ impl fmt::Display for Retried {
     }
 }
 
+/// A node, and a shard that it makes again.
+type Made = (usize, usize);
+
 /// A recording to try: shard, place in it, and the nodes that lack it.
 struct Trial {
     shard: usize,
@@ -68,15 +73,19 @@ pub(crate) fn retry(
     plan: &Plan,
     context: impl Fn(&PlanNode) -> StageContext,
     stop: &Stop,
+    together: &dyn Collective,
 ) -> Result<Retried, RunError> {
     // Nodes of their own, so that the figures and the breaker of the run do not count trials.
     let network = Arc::new(Network::new(&Plan { stop_if: None, ..plan.clone() }, context));
     let trials = trials(course);
     let recovered = try_all(course, &trials, &network, plan.resources.thread_count(), stop)?;
-    let mut again: BTreeSet<(usize, usize)> = BTreeSet::new();
+    let mut again: BTreeSet<Made> = BTreeSet::new();
     for trial in recovered.iter().map(|&index| &trials[index]) {
         let behind = trial.nodes.iter().flat_map(|&node| descendants(&network, node));
         again.extend(trial.nodes.iter().copied().chain(behind).map(|node| (node, trial.shard)));
+    }
+    if matches!(course.division, Division::Whole { .. }) {
+        again = told_by_first(&again, together)?;
     }
     let mut shards = 0;
     for (node, shard) in again {
@@ -88,11 +97,18 @@ pub(crate) fn retry(
     Ok(Retried { tried: trials.len() as u64, recovered: recovered.len() as u64, shards })
 }
 
-/// The recordings that some cache lacks because they were rejected.
+/// What the first process makes again: where all train on the same crops, the others do not read the earlier ones either.
+fn told_by_first(again: &BTreeSet<Made>, together: &dyn Collective) -> Result<BTreeSet<Made>, RunError> {
+    let words = serde_json::to_vec(again).map_err(|error| RunError::Failed(error.to_string()))?;
+    let told = together.broadcast(words).map_err(|error| RunError::Peer(error.to_string()))?;
+    serde_json::from_slice(&told).map_err(|error| RunError::Failed(error.to_string()))
+}
+
+/// The recordings that some cache lacks because they were rejected, of the shards whose rows this process keeps.
 fn trials(course: &Course) -> Vec<Trial> {
     let mut found: BTreeMap<(usize, TrackId), Vec<usize>> = BTreeMap::new();
     for node in 0..course.stores.len() {
-        for shard in 0..course.corpus.shards.len() {
+        for shard in (0..course.corpus.shards.len()).filter(|shard| course.keeps(*shard)) {
             for reject in course.commit(node, shard).into_iter().flat_map(|commit| commit.rejects) {
                 found.entry((shard, reject.track_id)).or_default().push(node);
             }
@@ -170,7 +186,25 @@ fn descendants(network: &Network, node: usize) -> Vec<usize> {
     found
 }
 
+impl Retried {
+    /// What all processes have tried.
+    ///
+    /// # Errors
+    /// When another process is lost.
+    pub(crate) fn of_all(self, together: &dyn Collective) -> Result<Self, CollectiveError> {
+        let mut sums = [self.tried, self.recovered, self.shards].map(|count| count as f64);
+        together.sum(&mut sums)?;
+        let [tried, recovered, shards] = sums.map(|sum| sum as u64);
+        Ok(Self { tried, recovered, shards })
+    }
+}
+
 impl Course {
+    /// Whether this process keeps the rows of a shard.
+    fn keeps(&self, shard: usize) -> bool {
+        self.division.keeps() && self.division.owns(shard)
+    }
+
     /// Commits a shard that is made again, if it is better than the earlier one. Returns what that changes in the counts
     /// of codes.
     ///

@@ -46,6 +46,15 @@ pub(crate) struct Course {
     order: Mutex<(u32, Vec<u32>)>,
     /// What this process does of it. One that keeps nothing makes what its corpus stages want, and nothing else.
     pub(crate) division: Division,
+    /// How much of the corpus it does.
+    pub(crate) own: Extent,
+}
+
+/// Shards, and the recordings in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) shards: u64,
+    pub(crate) tracks: u64,
 }
 
 impl Course {
@@ -63,8 +72,9 @@ impl Course {
     ) -> Result<Self, StageError> {
         let (standing, division, replaced) = (Standing::default(), Division::default(), HashMap::new());
         let (commits, intact, order) = (RwLock::default(), Mutex::default(), Mutex::default());
+        let own = Extent::default();
         let mut course =
-            Self { network, corpus, stores, corpora, standing, replaced, commits, intact, seed, order, division };
+            Self { network, corpus, stores, corpora, standing, replaced, commits, intact, seed, order, division, own };
         let failed = |error: crate::cache::CacheError| StageError::Failed(error.to_string());
         for (node, store) in course.stores.clone().iter().enumerate() {
             let Some(store) = store else { continue };
@@ -75,6 +85,7 @@ impl Course {
             }
         }
         course.division = divide(&course)?;
+        course.own = course.extent();
         for (node, store) in course.stores.clone().iter().enumerate().filter(|_| course.division.keeps()) {
             let Some(store) = store else { continue };
             let keys = course.corpus.keys(node).to_vec();
@@ -83,6 +94,15 @@ impl Course {
             course.standing.add(node, store, &keys, &own).map_err(failed)?;
         }
         Ok(course)
+    }
+
+    /// The shards of this process.
+    fn extent(&self) -> Extent {
+        let shards = self.corpus.shards.iter().enumerate().filter(|(shard, _)| self.division.owns(*shard));
+        shards.fold(Extent::default(), |sum, (_, shard)| Extent {
+            shards: sum.shards + 1,
+            tracks: sum.tracks + shard.len() as u64,
+        })
     }
 
     /// By shard: whether all caches have it.
@@ -245,7 +265,9 @@ impl Course {
         for (node, store) in self.stores.iter().enumerate() {
             let Some(store) = store.as_ref().filter(|_| self.commit(node, index).is_none()) else { continue };
             let commit = store.committed(&self.key(node, index));
-            if let Some(commit) = commit.map_err(|error| StageError::Failed(error.to_string()))? {
+            let commit = commit.map_err(|error| StageError::Failed(error.to_string()))?;
+            // What is being made again stands until that is there.
+            if let Some(commit) = commit.filter(|commit| self.replaced.get(&(node, index)) != Some(commit)) {
                 self.note(node, index, commit);
             }
         }

@@ -140,8 +140,8 @@ impl Picture {
     }
 
     fn share(&self, of: fn(&Record) -> Share) -> Share {
-        let total = self.processes.iter().map(|process| of(process).total).max().unwrap_or(0);
-        let done: u64 = self.of_corpus().iter().map(|process| of(process).done).sum();
+        let sum = |part: fn(Share) -> u64| self.of_corpus().iter().map(|process| part(of(process))).sum();
+        let (done, total): (u64, u64) = (sum(|share| share.done), sum(|share| share.total));
         Share { done: done.min(total), total }
     }
 
@@ -372,7 +372,7 @@ pub(super) mod tests {
         let spans = |busy| (0..2).map(move |process| Span { before: None, now: record(process, 10.0, busy) }).collect();
         let picture = Picture::of(spans([0.0, 0.6, 0.96]));
         assert_eq!(picture.nodes[2].record.counts.rows_out, 200);
-        assert_eq!(picture.shards(), Share { done: 6, total: 8 });
+        assert_eq!(picture.shards(), Share { done: 6, total: 16 });
         let whole = (0..2).map(|process| Record { parts: false, ..record(process, 10.0, [0.0; 3]) });
         let whole = Picture::of(whole.map(|now| Span { before: None, now }).collect());
         assert_eq!(whole.shards(), Share { done: 3, total: 8 }, "each goes through all");

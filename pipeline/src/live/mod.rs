@@ -47,8 +47,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How often the thread wakes up, so that a short watchdog is kept and the end is noticed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Environment variable with the run folder, for processes that do not own it.
-pub(crate) const FOLDER: &str = "OMAR_FLOW_RUN_FOLDER";
+/// Environment variable with the run folder, for processes that see it in another place.
+const FOLDER: &str = "OMAR_FLOW_RUN_FOLDER";
 
 /// How a run lets itself be watched.
 #[derive(Debug, Clone)]
@@ -142,13 +142,31 @@ fn observe(
 }
 
 /// The folder that a process writes its records to: that of the run if it owns it, else the one that it was told of by
-/// people, else the one that the first process has, if it can see it.
-pub(crate) fn folder(own: Option<&Path>, first: Option<PathBuf>) -> Option<PathBuf> {
+/// people, else the one that the first process has, if it can see it. On a disk of its own it has a folder there, where it
+/// is seen alone.
+pub(crate) fn folder(own: Option<&Path>, first: Option<PathBuf>, apart: Option<&Path>) -> Option<PathBuf> {
     let told = || std::env::var_os(FOLDER).map(PathBuf::from).filter(|folder| folder.is_dir());
-    own.map(Path::to_owned).or_else(told).or(first)
+    let alone = || apart.filter(|folder| std::fs::create_dir_all(folder).is_ok()).map(Path::to_owned);
+    own.map(Path::to_owned).or_else(told).or(first).or_else(alone)
 }
 
 /// What a thread that panicked left behind a lock is still as true as it was.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_on_a_disk_of_its_own_is_seen_there() {
+        let disk = tempfile::tempdir().expect("a folder");
+        let (first, own) = (disk.path().join("first"), disk.path().join("runs/own"));
+        assert_eq!(folder(Some(&first), None, Some(&own)), Some(first.clone()));
+        assert_eq!(folder(None, Some(first.clone()), Some(&own)), Some(first));
+        assert!(!own.exists(), "only where it is needed");
+        assert_eq!(folder(None, None, Some(&own)), Some(own.clone()));
+        assert!(own.is_dir());
+    }
 }
