@@ -107,12 +107,14 @@ struct Flaky {
     inner: Arc<dyn Stage>,
     failures: u32,
     seen: Arc<Mutex<HashMap<TrackId, u32>>>,
+    tries: Arc<Mutex<Vec<TrackId>>>,
 }
 
 struct FlakyOperator {
     inner: Box<dyn Operator>,
     failures: u32,
     seen: Arc<Mutex<HashMap<TrackId, u32>>>,
+    tries: Arc<Mutex<Vec<TrackId>>>,
     track: Option<TrackId>,
 }
 
@@ -123,7 +125,8 @@ impl Stage for Flaky {
 
     fn start(&self, context: &StageContext) -> Result<Box<dyn Operator>, StageError> {
         let inner = self.inner.start(context)?;
-        Ok(Box::new(FlakyOperator { inner, failures: self.failures, seen: self.seen.clone(), track: None }))
+        let (failures, seen, tries) = (self.failures, self.seen.clone(), self.tries.clone());
+        Ok(Box::new(FlakyOperator { inner, failures, seen, tries, track: None }))
     }
 }
 
@@ -140,6 +143,7 @@ impl Operator for FlakyOperator {
     fn flush(&mut self, out: &mut dyn Output) -> Result<(), StageError> {
         self.inner.flush(out)?;
         if let Some(track) = self.track.take() {
+            self.tries.lock().expect("no panic").push(track);
             let mut seen = self.seen.lock().expect("no panic");
             let failed = seen.entry(track).or_default();
             *failed += 1;
@@ -162,7 +166,8 @@ fn a_recording_that_is_tried_again_gives_the_same_bytes() {
     let plan = |failures: u32| {
         let mut plan = Plan::load(&program.path("graph.yaml"), &sets, &omar_stages::ops::registry()).expect("a plan");
         let node = plan.nodes.iter_mut().find(|node| node.id == "audio").expect("a node");
-        node.stage = Arc::new(Flaky { inner: node.stage.clone(), failures, seen: Arc::default() });
+        node.stage =
+            Arc::new(Flaky { inner: node.stage.clone(), failures, seen: Arc::default(), tries: Arc::default() });
         plan
     };
     run::run(&plan(0), &RunOptions::default(), &Stop::new()).expect("it ends");
@@ -177,6 +182,25 @@ fn a_recording_that_is_tried_again_gives_the_same_bytes() {
     program.clear();
     let summary = run::run(&plan(3), &RunOptions::default(), &Stop::new()).expect("it ends");
     assert_eq!((summary.rejected, summary.rejects[0].class.as_str()), (12, "io"));
+}
+
+#[test]
+fn a_pause_before_the_next_try_holds_no_thread() {
+    let program = Program::new(&Options::default());
+    edit(&program, DECODE, "{stage: decode, from: tracks, on_error: {retry: {attempts: 2, wait: 50ms}}}");
+    let root = format!("nodes.tracks.params.root={}", program.path("audio").display());
+    let cache = format!("nodes.tokens.cache={}", program.path("cache").display());
+    let registry = omar_stages::ops::registry();
+    let mut plan = Plan::load(&program.path("graph.yaml"), &[root, cache], &registry).expect("a plan");
+    plan.resources.threads = Some(1);
+    let tries = Arc::new(Mutex::new(Vec::new()));
+    let node = plan.nodes.iter_mut().find(|node| node.id == "audio").expect("a node");
+    let flaky = Flaky { inner: node.stage.clone(), failures: 1, seen: Arc::default(), tries: tries.clone() };
+    node.stage = Arc::new(flaky);
+    assert_eq!(run::run(&plan, &RunOptions::default(), &Stop::new()).expect("it ends").rejected, 0);
+    let tries = tries.lock().expect("no panic");
+    assert_eq!(tries.len(), 24);
+    assert_ne!(tries[0], tries[1], "the only thread of the pool takes another recording meanwhile");
 }
 
 /// A graph with two caches, one after the other, and a recording that cannot be read.

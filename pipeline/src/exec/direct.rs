@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::codes::CodeTotals;
 use super::corpus::CorpusRunner;
-use super::lane::Lane;
+use super::lane::{Advance, Lane, again};
 use super::shards::{Course, ShardTask};
 use super::sinks::Recorder;
 use super::{Message, RunError};
@@ -65,7 +65,7 @@ fn run_shard(
         }
         lane.start(task.clone(), track);
         loop {
-            let done = lane.advance(OUTBOX, &|| false)?;
+            let advance = lane.advance(OUTBOX, &|| false)?;
             for message in lane.drain().0 {
                 match message {
                     Message::Crops { node, batches } => {
@@ -80,8 +80,10 @@ fn run_shard(
                     }
                 }
             }
-            if done {
-                break;
+            match advance {
+                Advance::Complete => break,
+                Advance::Full => {}
+                Advance::Pauses(due) => again::wait(due, stop),
             }
         }
     }

@@ -2,10 +2,10 @@
 //!
 //! Batches go depth first: what an operator emits is processed before it is asked for more, so a two-hour file passes
 //! through decode, resample, crop, features and tokenize in blocks of a second or two. A lane can stop between any two
-//! blocks: when its outbox is full it is put aside and continued later, so no thread ever waits inside it, but for the
-//! pause before a recording is tried again.
+//! blocks: when its outbox is full, or its recording is to be tried again after a pause, it is put aside and continued
+//! later, so no thread ever waits inside it.
 
-mod again;
+pub(crate) mod again;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -36,6 +36,17 @@ pub(crate) struct Lane {
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
     hand: Arc<Hand>,
+}
+
+/// Why a lane stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Advance {
+    /// The recording is complete.
+    Complete,
+    /// The outbox is full, or the run is halted.
+    Full,
+    /// The recording is tried again, at this time.
+    Pauses(Instant),
 }
 
 /// What is left to do for the current recording; the last element is done first.
@@ -112,16 +123,16 @@ impl Lane {
         self.task = Some((shard, track));
     }
 
-    /// Works until the recording is complete (`true`) or the outbox holds `limit` bytes (`false`).
-    /// Leaves off between any two blocks when the run is `halted`.
+    /// Works until the recording is complete, the outbox holds `limit` bytes, or there is to be a pause. Leaves off between
+    /// any two blocks when the run is `halted`.
     ///
     /// # Errors
     /// What must end the run.
-    pub(crate) fn advance(&mut self, limit: usize, halted: &dyn Fn() -> bool) -> Result<bool, RunError> {
+    pub(crate) fn advance(&mut self, limit: usize, halted: &dyn Fn() -> bool) -> Result<Advance, RunError> {
         while self.outbox_bytes < limit && !halted() {
             let Some(work) = self.work.pop() else {
                 self.finish(None);
-                return self.network.breaker.check().map(|()| true);
+                return self.network.breaker.check().map(|()| Advance::Complete);
             };
             let index = work.node();
             let started = Instant::now();
@@ -136,8 +147,8 @@ impl Lane {
                 Ok(Err(source)) => return Err(RunError::Stage { node: node.id.clone(), source }),
                 Err(panic) => Rejection::new("internal", format!("the stage panicked: {}", panic_text(&*panic))),
             };
-            if self.tries_again(index, &mut rejection) {
-                continue;
+            if let Some(due) = self.tries_again(index, &mut rejection) {
+                return Ok(Advance::Pauses(due));
             }
             if node.on_error == OnError::Fail {
                 let path = self.origin().1;
@@ -145,10 +156,10 @@ impl Lane {
             }
             node.metrics.reject();
             self.finish(Some((index, rejection)));
-            return self.network.breaker.check().map(|()| true);
+            return self.network.breaker.check().map(|()| Advance::Complete);
         }
         self.hand.wait(self.work.last().map(Work::node));
-        Ok(false)
+        Ok(Advance::Full)
     }
 
     /// Takes what has been produced so far, with its size.

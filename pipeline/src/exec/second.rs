@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::codes::Change;
 use super::division::Division;
-use super::lane::Lane;
+use super::lane::{Advance, Lane, again};
 use super::network::Network;
 use super::shards::Course;
 use super::{Message, RunError};
@@ -135,7 +135,7 @@ fn try_all(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(trial) = trials.get(index).filter(|_| !stop.is_requested()) else { return Ok(()) };
-            if is_usable(&mut lane, course, trial)? {
+            if is_usable(&mut lane, course, trial, stop)? {
                 recovered.lock().unwrap_or_else(PoisonError::into_inner).push(index);
             }
         }
@@ -152,11 +152,11 @@ fn try_all(
     Ok(recovered)
 }
 
-fn is_usable(lane: &mut Lane, course: &Course, trial: &Trial) -> Result<bool, RunError> {
+fn is_usable(lane: &mut Lane, course: &Course, trial: &Trial, stop: &Stop) -> Result<bool, RunError> {
     lane.start(Arc::new(course.trial(trial.shard, &trial.nodes)), trial.track);
     loop {
-        let done = match lane.advance(OUTBOX, &|| false) {
-            Ok(done) => done,
+        let advance = match lane.advance(OUTBOX, &|| false) {
+            Ok(advance) => advance,
             // With `on_error: fail` a lane ends in the middle: the next recording gets a fresh one.
             Err(RunError::Rejected { .. }) => {
                 *lane = Lane::new(lane.network().clone());
@@ -165,8 +165,10 @@ fn is_usable(lane: &mut Lane, course: &Course, trial: &Trial) -> Result<bool, Ru
             Err(error) => return Err(error),
         };
         let usable = lane.drain().0.into_iter().all(|message| !matches!(message, Message::End { rejected: Some(_) }));
-        if done {
-            return Ok(usable);
+        match advance {
+            Advance::Complete => return Ok(usable),
+            Advance::Full => {}
+            Advance::Pauses(due) => again::wait(due, stop),
         }
     }
 }

@@ -10,7 +10,7 @@ use timely::scheduling::activate::SyncActivator;
 
 use super::control::Fatal;
 use crate::exec::RunError;
-use crate::exec::lane::{Lane, panic_text};
+use crate::exec::lane::{Advance, Lane, panic_text};
 use crate::exec::network::Network;
 
 /// More jobs than lanes can exist; sending never blocks.
@@ -28,12 +28,12 @@ pub(crate) struct Job {
     pub(crate) wake: SyncActivator,
 }
 
-/// A lane that stopped: the recording is complete, or the outbox is full.
+/// A lane that stopped.
 pub(crate) struct Done {
     pub(crate) slot: u64,
     /// `None` if it panicked.
     pub(crate) lane: Option<Lane>,
-    pub(crate) complete: Result<bool, RunError>,
+    pub(crate) advance: Result<Advance, RunError>,
 }
 
 pub(crate) struct Pool {
@@ -80,10 +80,10 @@ fn work(queue: &Receiver<Job>, network: &Network, fatal: &Fatal) {
         };
         let advanced = catch_unwind(AssertUnwindSafe(|| lane.advance(limit, &|| fatal.is_set())));
         let done = match advanced {
-            Ok(complete) => Done { slot, lane: Some(lane), complete },
+            Ok(advance) => Done { slot, lane: Some(lane), advance },
             Err(panic) => {
                 let message = format!("the executor panicked: {}", panic_text(&*panic));
-                Done { slot, lane: None, complete: Err(RunError::Failed(message)) }
+                Done { slot, lane: None, advance: Err(RunError::Failed(message)) }
             }
         };
         // Both fail only when the worker has gone, and then nobody waits for the result.

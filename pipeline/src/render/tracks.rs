@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use timely::container::CapacityContainerBuilder;
@@ -20,7 +21,8 @@ use super::corpus::CropItem;
 use super::feed::{Budget, Permit};
 use super::pool::{Done, Job};
 use super::source::Epoch;
-use crate::exec::lane::Lane;
+use crate::exec::lane::again::LOOK_EVERY;
+use crate::exec::lane::{Advance, Lane};
 use crate::exec::shards::{Course, ShardTask};
 use crate::exec::traffic::Traffic;
 use crate::exec::{Message, RejectedTrack};
@@ -92,6 +94,8 @@ struct Slot {
 enum State {
     Running,
     Parked(Box<Lane>),
+    /// Its recording is tried again, at this time.
+    Paused(Box<Lane>, Instant),
     Complete,
     /// Not a recording: the end of the ticket's epoch.
     EndOfEpoch,
@@ -131,6 +135,7 @@ pub(crate) fn tracks<'scope>(
                 }
             });
             tracks.collect();
+            tracks.try_again();
             let (mut rows, mut errors) = (rows.activate(), errors.activate());
             let mut crops: Vec<_> = crops.iter_mut().map(OutputBuilder::activate).collect();
             while let Some((ticket, emit)) = tracks.next() {
@@ -187,6 +192,9 @@ struct Tracks {
     budget: Budget,
     wake: SyncActivator,
     activator: Activator,
+    /// Lanes that pause, and when they are looked at next.
+    paused: usize,
+    looks_at: Option<Instant>,
 }
 
 enum Emit {
@@ -215,30 +223,64 @@ impl Tracks {
             budget,
             wake,
             activator,
+            paused: 0,
+            looks_at: None,
         }
     }
 
     /// Takes back the lanes that the pool has advanced.
     fn collect(&mut self) {
-        while let Ok(Done { slot, lane, complete }) = self.done.try_recv() {
+        while let Ok(Done { slot, lane, advance }) = self.done.try_recv() {
             let first = self.slots.front().map_or(0, |slot| slot.id);
             let slot = &mut self.slots[(slot - first) as usize];
             let Some(mut lane) = lane else {
-                self.context.fatal.set(complete.err().unwrap_or_else(|| unreachable!("a lost lane has an error")));
+                self.context.fatal.set(advance.err().unwrap_or_else(|| unreachable!("a lost lane has an error")));
                 continue;
             };
             let (messages, bytes) = lane.drain();
             slot.messages.extend(messages);
             self.held += bytes;
             self.context.course.network.traffic.hold(bytes);
-            match complete {
-                Ok(true) => {
+            match advance {
+                Ok(Advance::Complete) => {
                     slot.state = State::Complete;
                     self.idle.push(lane);
                 }
-                Ok(false) => slot.state = State::Parked(Box::new(lane)),
+                Ok(Advance::Full) => slot.state = State::Parked(Box::new(lane)),
+                Ok(Advance::Pauses(due)) => {
+                    slot.state = State::Paused(Box::new(lane), due);
+                    self.paused += 1;
+                }
                 Err(error) => self.context.fatal.set(error),
             }
+        }
+    }
+
+    /// Sends the lanes whose pause is over to the pool; all of them when the run is being stopped.
+    fn try_again(&mut self) {
+        if self.paused == 0 {
+            return;
+        }
+        let (now, stopped) = (Instant::now(), self.context.stop.is_requested());
+        let (mut due, mut waits) = (Vec::new(), None);
+        for slot in &mut self.slots {
+            match std::mem::replace(&mut slot.state, State::Running) {
+                State::Paused(lane, at) if stopped || at <= now => due.push((slot.id, lane)),
+                other => {
+                    if let State::Paused(_, at) = &other {
+                        waits = Some(waits.map_or(*at, |first: Instant| first.min(*at)));
+                    }
+                    slot.state = other;
+                }
+            }
+        }
+        self.paused -= due.len();
+        due.into_iter().for_each(|(slot, lane)| self.submit(slot, *lane));
+        // One timer at a time, and none that a wish to stop would have to wait for.
+        if let Some(first) = waits.filter(|_| self.looks_at.is_none_or(|at| at <= now)) {
+            let pause = first.saturating_duration_since(now).min(LOOK_EVERY);
+            self.looks_at = Some(now + pause);
+            self.activator.activate_after(pause);
         }
     }
 
@@ -261,6 +303,10 @@ impl Tracks {
             }
             match std::mem::replace(&mut slot.state, State::Running) {
                 State::Running => return None,
+                paused @ State::Paused(..) => {
+                    slot.state = paused;
+                    return None;
+                }
                 State::Parked(lane) => {
                     let id = slot.id;
                     self.submit(id, *lane);

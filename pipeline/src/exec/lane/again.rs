@@ -4,16 +4,24 @@
 //! the first one did, and those that the first one has posted are left out: to those behind the lane it is as if it had
 //! only paused.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use omar_stages::Rejection;
 
 use super::Lane;
 use crate::policy::IO;
+use crate::stop::Stop;
 
-/// While it pauses, it looks this often whether the run is being stopped.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// While a lane pauses, somebody looks this often whether the run is being stopped.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits for the end of a pause, or until the run is being stopped: then the recording gets its last chance at once.
+pub(crate) fn wait(due: Instant, stop: &Stop) {
+    let left = || due.saturating_duration_since(Instant::now());
+    while !left().is_zero() && !stop.is_requested() {
+        std::thread::sleep(LOOK_EVERY.min(left()));
+    }
+}
 
 /// How often the current recording was tried.
 #[derive(Debug, Default)]
@@ -39,28 +47,25 @@ impl Tries {
 }
 
 impl Lane {
-    /// Begins the recording once more if the node that rejected it wants that, after a pause. What an object store refuses
-    /// is settled: it was asked again where it failed, and tries do not multiply. If it was tried more than
-    /// once, the message of the rejection says so.
-    pub(super) fn tries_again(&mut self, node: usize, rejection: &mut Rejection) -> bool {
+    /// Goes back to the beginning of the recording if the node that rejected it wants that, and says when to go on. What an
+    /// object store refuses is settled: it was asked again where it failed, and tries do not multiply. If it was tried
+    /// more than once, the message of the rejection says so.
+    pub(super) fn tries_again(&mut self, node: usize, rejection: &mut Rejection) -> Option<Instant> {
         let node = &self.network.nodes[node];
-        let Some(retry) = node.retry.filter(|_| rejection.class == IO && !rejection.settled) else { return false };
+        let retry = node.retry.filter(|_| rejection.class == IO && !rejection.settled)?;
         self.tries.failed += 1;
         let Some(pause) = retry.pause(self.tries.failed) else {
             rejection.message = format!("{} (tried {} times)", rejection.message, self.tries.failed);
-            return false;
+            return None;
         };
-        let started = Instant::now();
-        while started.elapsed() < pause && !node.context.stopping.load(Ordering::Acquire) {
-            std::thread::sleep(LOOK_EVERY.min(pause.saturating_sub(started.elapsed())));
-        }
+        let due = Instant::now() + pause;
         self.align.iter_mut().for_each(super::Align::clear);
         self.work.clear();
         self.operators.iter_mut().for_each(|operator| *operator = None);
         self.tries.again();
         let (shard, track) = self.current();
         self.begin(shard, track);
-        true
+        Some(due)
     }
 }
 
