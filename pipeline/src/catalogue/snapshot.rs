@@ -21,8 +21,9 @@ use super::List;
 /// Folder of the snapshots in a cache.
 const FOLDER: &str = "_corpus";
 
-/// Rows that are written or read at a time.
+/// Rows that are read at a time, and written: few, since this is where a run over a small corpus needs most memory.
 const ROWS: usize = 1 << 16;
+const ROWS_WRITTEN: usize = 1 << 12;
 
 /// Ids of recordings, in their order, with what tells whether they are still the same. Paths stay on disk.
 #[derive(Debug, Default)]
@@ -83,12 +84,18 @@ impl Snapshot {
             Field::new("path", DataType::Utf8, false),
         ]));
         let zstd = Compression::ZSTD(ZstdLevel::try_new(1).map_err(refused)?);
-        let properties = WriterProperties::builder().set_compression(zstd).set_max_row_group_row_count(Some(16 * ROWS));
+        // A dictionary of what never repeats would only cost memory.
+        let properties = WriterProperties::builder()
+            .set_compression(zstd)
+            .set_max_row_group_row_count(Some(16 * ROWS))
+            .set_data_page_size_limit(1 << 16)
+            .set_dictionary_enabled(false)
+            .set_column_dictionary_enabled("split".into(), true);
         let temporary = temporary_for(path);
         let file = File::create(&temporary).map_err(io)?;
         let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build())).map_err(refused)?;
-        for start in (0..list.len()).step_by(ROWS) {
-            let places = start..(start + ROWS).min(list.len());
+        for start in (0..list.len()).step_by(ROWS_WRITTEN) {
+            let places = start..(start + ROWS_WRITTEN).min(list.len());
             let numbers = |of: &dyn Fn(usize) -> u64| -> ArrayRef {
                 Arc::new(UInt64Array::from_iter_values(places.clone().map(of)))
             };
