@@ -6,14 +6,14 @@
 //! pieces, so results do not depend on the number of threads, nor on the rows beside them.
 
 use super::matmul::LANES;
-use super::tile::{PANEL, Row, multiply};
+use super::tile::{PANEL, Row, multiply, prefetch};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Inputs per pass: a panel of so many rows stays in the second-level cache while all rows of a task go by.
-const DEPTH: usize = 384;
+const DEPTH: usize = 768;
 /// Rows of a task, at most: a multiple of the rows of a tile, whichever it is.
-const ROWS: usize = 504;
+const ROWS: usize = 864;
 /// Rows of a task, at least.
 const FEWEST_ROWS: usize = 36;
 
@@ -115,6 +115,10 @@ impl<F: Fn(usize, usize, &mut [f32])> Task<'_, F> {
                 let right = &panel[from..from + depth];
                 let width = PANEL.min(outputs - column);
                 for (tile, left) in left.chunks_exact(depth * M).enumerate() {
+                    // By the time that the sums are there, so is the place where they go.
+                    for row in tile * M..count.min((tile + 1) * M) {
+                        prefetch(&out[row * outputs + column..][..width]);
+                    }
                     multiply::<S, M>(simd, left.as_chunks::<M>().0, right, &mut sums);
                     for (sums, row) in sums.iter().zip(tile * M..count) {
                         let out = &mut out[row * outputs + column..][..width];
@@ -135,7 +139,10 @@ impl<F: Fn(usize, usize, &mut [f32])> Task<'_, F> {
     }
 }
 
-/// Lays rows out for the inner loop: `(tiles, inputs, M)`; what is missing in the last tile stays whatever it is.
+/// Inputs of all rows of a tile that are laid out together: their transposition stays in registers.
+const BLOCK: usize = 16;
+
+/// Lays rows out for the inner loop: `(tiles, inputs, M)`; what is missing in the last tile repeats its last row.
 #[inline(always)]
 fn arrange<const M: usize>(
     x: Rows<'_>,
@@ -145,11 +152,20 @@ fn arrange<const M: usize>(
 ) {
     left.resize(count.div_ceil(M) * M * depth, 0.0);
     for (tile, left) in left.chunks_exact_mut(M * depth).enumerate() {
-        for (i, row) in (tile * M..count.min((tile + 1) * M)).enumerate() {
-            let values = &x.values[(first + row) * x.step + from..][..depth];
-            for (left, value) in left.as_chunks_mut::<M>().0.iter_mut().zip(values) {
-                left[i] = *value;
+        let rows: [&[f32]; M] = std::array::from_fn(|i| {
+            let row = first + (tile * M + i).min(count - 1);
+            &x.values[row * x.step + from..][..depth]
+        });
+        let (blocks, rest) = left.as_chunks_mut::<M>().0.as_chunks_mut::<BLOCK>();
+        let done = blocks.len() * BLOCK;
+        for (at, left) in (0..done).step_by(BLOCK).zip(blocks) {
+            let block: [[f32; BLOCK]; M] = std::array::from_fn(|i| std::array::from_fn(|k| rows[i][at + k]));
+            for (k, left) in left.iter_mut().enumerate() {
+                *left = std::array::from_fn(|i| block[i][k]);
             }
+        }
+        for (k, left) in (done..depth).zip(rest) {
+            *left = std::array::from_fn(|i| rows[i][k]);
         }
     }
 }
