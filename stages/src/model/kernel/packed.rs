@@ -6,7 +6,7 @@
 //! pieces, so results do not depend on the number of threads, nor on the rows beside them.
 
 use super::matmul::LANES;
-use super::tile::{PANEL, Row, multiply, prefetch};
+use super::tile::{BLOCK, PANEL, Row, multiply_rows, prefetch};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -94,8 +94,8 @@ struct Task<'a, F> {
     x: Rows<'a>,
     first: usize,
     out: &'a mut [f32],
-    /// The rows' inputs of a pass, tile after tile, `(inputs, rows of a tile)`.
-    left: &'a mut Vec<f32>,
+    /// The rows' inputs of a pass, tile after tile, `(blocks, rows of a tile, BLOCK)`.
+    left: &'a mut Vec<[f32; BLOCK]>,
     finish: &'a F,
 }
 
@@ -114,13 +114,13 @@ impl<F: Fn(usize, usize, &mut [f32])> Task<'_, F> {
             for (panel, column) in right.chunks(inputs.max(1)).zip((0..outputs).step_by(PANEL)) {
                 let right = &panel[from..from + depth];
                 let width = PANEL.min(outputs - column);
-                for (tile, left) in left.chunks_exact(depth * M).enumerate() {
-                    // By the time that the sums are there, so is the place where they go.
-                    for row in tile * M..count.min((tile + 1) * M) {
-                        prefetch(&out[row * outputs + column..][..width]);
-                    }
-                    multiply::<S, M>(simd, left.as_chunks::<M>().0, right, &mut sums);
-                    for (sums, row) in sums.iter().zip(tile * M..count) {
+                for (tile, left) in left.chunks_exact(depth.div_ceil(BLOCK) * M).enumerate() {
+                    let rows = tile * M..count.min((tile + 1) * M);
+                    multiply_rows::<S, M>(simd, left.as_chunks::<M>().0, right, &mut sums, || {
+                        // By the time that the sums are there, so is the place where they go.
+                        rows.clone().for_each(|row| prefetch(&out[row * outputs + column..][..width]));
+                    });
+                    for (sums, row) in sums.iter().zip(rows) {
                         let out = &mut out[row * outputs + column..][..width];
                         if from == 0 {
                             out.copy_from_slice(&sums.0[..width]);
@@ -139,33 +139,27 @@ impl<F: Fn(usize, usize, &mut [f32])> Task<'_, F> {
     }
 }
 
-/// Inputs of all rows of a tile that are laid out together: their transposition stays in registers.
-const BLOCK: usize = 16;
-
-/// Lays rows out for the inner loop: `(tiles, inputs, M)`; what is missing in the last tile repeats its last row.
+/// Lays rows out for the inner loop: `(tiles, blocks, M, BLOCK)`; what is missing in the last tile repeats its last row.
 #[inline(always)]
 fn arrange<const M: usize>(
     x: Rows<'_>,
     (first, count): (usize, usize),
     (from, depth): (usize, usize),
-    left: &mut Vec<f32>,
+    left: &mut Vec<[f32; BLOCK]>,
 ) {
-    left.resize(count.div_ceil(M) * M * depth, 0.0);
-    for (tile, left) in left.chunks_exact_mut(M * depth).enumerate() {
-        let rows: [&[f32]; M] = std::array::from_fn(|i| {
+    let blocks = depth.div_ceil(BLOCK);
+    left.resize(count.div_ceil(M) * blocks * M, [0.0; BLOCK]);
+    for (tile, left) in left.chunks_exact_mut(blocks * M).enumerate() {
+        for i in 0..M {
             let row = first + (tile * M + i).min(count - 1);
-            &x.values[row * x.step + from..][..depth]
-        });
-        let (blocks, rest) = left.as_chunks_mut::<M>().0.as_chunks_mut::<BLOCK>();
-        let done = blocks.len() * BLOCK;
-        for (at, left) in (0..done).step_by(BLOCK).zip(blocks) {
-            let block: [[f32; BLOCK]; M] = std::array::from_fn(|i| std::array::from_fn(|k| rows[i][at + k]));
-            for (k, left) in left.iter_mut().enumerate() {
-                *left = std::array::from_fn(|i| block[i][k]);
+            let (whole, rest) = x.values[row * x.step + from..][..depth].as_chunks();
+            let mut left = left[i..].iter_mut().step_by(M);
+            for (left, block) in left.by_ref().zip(whole) {
+                *left = *block;
             }
-        }
-        for (k, left) in (done..depth).zip(rest) {
-            *left = std::array::from_fn(|i| rows[i][k]);
+            if let Some(left) = left.next() {
+                left[..rest.len()].copy_from_slice(rest);
+            }
         }
     }
 }

@@ -112,8 +112,13 @@ impl Head<'_> {
                 slot[t % K] = *value;
             }
             self.row(t, 2, row);
-            for (tile, part) in row.chunks(V).enumerate() {
-                values[(tile * positions + t) * V..][..part.len()].copy_from_slice(part);
+            let (whole, rest) = row.as_chunks::<V>();
+            let slots = values.as_chunks_mut::<V>().0;
+            for (tile, part) in whole.iter().enumerate() {
+                slots[tile * positions + t] = *part;
+            }
+            if !rest.is_empty() {
+                slots[whole.len() * positions + t][..rest.len()].copy_from_slice(rest);
             }
         }
     }
