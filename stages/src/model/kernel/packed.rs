@@ -153,12 +153,11 @@ fn arrange<const M: usize>(
         for i in 0..M {
             let row = first + (tile * M + i).min(count - 1);
             let (whole, rest) = x.values[row * x.step + from..][..depth].as_chunks();
-            let mut left = left[i..].iter_mut().step_by(M);
-            for (left, block) in left.by_ref().zip(whole) {
+            for (left, block) in left[i..].iter_mut().step_by(M).zip(whole) {
                 *left = *block;
             }
-            if let Some(left) = left.next() {
-                left[..rest.len()].copy_from_slice(rest);
+            if !rest.is_empty() {
+                left[whole.len() * M + i][..rest.len()].copy_from_slice(rest);
             }
         }
     }
